@@ -1,0 +1,53 @@
+// Runs a command of this project, after `npm ci` where node_modules does not hold what the lock file names.
+// Plain JavaScript, and nothing but Node: on a fresh clone there is nothing else yet.
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const [tool, ...args] = process.argv.slice(2)
+
+function packages(file) {
+  const path = join(root, file)
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')).packages : undefined
+}
+
+/** Optional packages (other platforms' binaries) may be absent, everything else must be there in its version. */
+function isInstalled() {
+  const wanted = packages('package-lock.json')
+  const present = packages('node_modules/.package-lock.json')
+  if (!wanted || !present) return false
+  return Object.entries(wanted).every(([path, entry]) => {
+    if (path === '') return true
+    const found = present[path]
+    return found ? found.version === entry.version : entry.optional === true || entry.peer === true
+  })
+}
+
+function run(command, commandArgs) {
+  const { status, signal, error } = spawnSync(command, commandArgs, { cwd: root, stdio: 'inherit' })
+  if (error) console.error(`skytools: ${command} did not start: ${error.message}`)
+  if (signal) console.error(`skytools: ${command} was ended by ${signal}`)
+  return status ?? 1
+}
+
+function install() {
+  console.error('skytools: installing dependencies (once)')
+  const npm = process.env.npm_execpath
+  const ci = ['ci', '--no-audit', '--no-fund', '--loglevel=error']
+  const status = npm ? run(process.execPath, [npm, ...ci]) : run('npm', ci)
+  if (status !== 0) process.exit(status)
+}
+
+const bins = {
+  tsx: 'node_modules/tsx/dist/cli.mjs',
+  tsc: 'node_modules/typescript/bin/tsc',
+  vitest: 'node_modules/vitest/vitest.mjs',
+}
+if (!Object.hasOwn(bins, tool)) {
+  console.error(`usage: node scripts/launch.mjs ${Object.keys(bins).join('|')} …`)
+  process.exit(2)
+}
+if (!isInstalled()) install()
+process.exit(run(process.execPath, [join(root, bins[tool]), ...args]))

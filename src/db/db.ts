@@ -1,0 +1,50 @@
+export type Row = Record<string, unknown>
+
+/** What the server says beside its results, such as `raise notice`. */
+export interface Notice {
+  readonly severity: string
+  readonly code: string
+  readonly message: string
+  readonly hint?: string | undefined
+}
+
+export interface ExecOptions {
+  readonly onNotice?: (notice: Notice) => void
+}
+
+/** A database, whichever driver reaches it. int8 is bigint; interval and date are text. */
+export interface Db {
+  readonly kind: 'pg' | 'pglite'
+  /** One statement, with parameters. */
+  query<R extends Row = Row>(sql: string, params?: readonly unknown[]): Promise<R[]>
+  /** Any number of statements, without parameters. */
+  exec(sql: string, options?: ExecOptions): Promise<void>
+  /** Commits when `work` returns, rolls back when it throws. Inside a transaction it is a savepoint. */
+  transaction<T>(work: (tx: Db) => Promise<T>): Promise<T>
+  /** Closes what it opened itself: nothing when it was given a connection of the caller. */
+  close(): Promise<void>
+}
+
+/** A driver's notice, which may lack any part of it. */
+export function toNotice(notice: Partial<Notice>): Notice {
+  const { severity = 'NOTICE', code = '00000', message = '', hint } = notice
+  return { severity, code, message, hint }
+}
+
+/** `savepoint` for the drivers: the name tells the depth, so that a log of statements can be read. */
+export async function inSavepoint<T>(
+  depth: number,
+  run: (sql: string) => Promise<unknown>,
+  work: () => Promise<T>,
+): Promise<T> {
+  const name = `skytools_${depth}`
+  await run(`savepoint ${name}`)
+  try {
+    const result = await work()
+    await run(`release savepoint ${name}`)
+    return result
+  } catch (error) {
+    await run(`rollback to savepoint ${name}; release savepoint ${name}`)
+    throw error
+  }
+}

@@ -1,0 +1,40 @@
+import { PGlite } from '@electric-sql/pglite'
+import pg from 'pg'
+import type { Db } from './db.ts'
+import { type DefaultParser, isPool, type PgClient, type PgPool, pgDb } from './pg.ts'
+import { isPglite, type Pglite, pgliteDb } from './pglite.ts'
+
+/** What every function of skytools takes as its first argument. */
+export type Connectable = Db | PgPool | PgClient | Pglite
+
+const defaults = pg.types.getTypeParser as unknown as DefaultParser
+
+function isDb(value: Connectable): value is Db {
+  return 'kind' in value && 'exec' in value && 'transaction' in value
+}
+
+/** The caller's connection as a Db: closing that Db leaves the connection open. */
+export function toDb(connection: Connectable): Db {
+  if (isDb(connection)) return connection
+  if (isPglite(connection)) return pgliteDb(connection)
+  return pgDb(isPool(connection) ? connection : connection, defaults)
+}
+
+/** A pool on a server, or, without a URL, an empty PGlite in memory. */
+export async function openDb(url: string | undefined): Promise<Db> {
+  if (url === undefined) {
+    const pglite = await PGlite.create()
+    return pgliteDb(pglite as unknown as Pglite, () => pglite.close())
+  }
+  const pool = new pg.Pool({ connectionString: url, application_name: 'skytools' })
+  // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
+  pool.on('error', (error) => process.emitWarning(error))
+  try {
+    const client = await pool.connect()
+    client.release()
+  } catch (error) {
+    await pool.end()
+    throw error
+  }
+  return pgDb(pool as unknown as PgPool, defaults, () => pool.end())
+}

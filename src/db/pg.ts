@@ -1,0 +1,130 @@
+import { type Db, type ExecOptions, inSavepoint, type Row, toNotice } from './db.ts'
+
+type TypeParser = (value: string) => unknown
+interface QueryRequest {
+  text: string
+  values?: unknown[]
+  types?: { getTypeParser(oid: number, format?: 'text' | 'binary'): TypeParser }
+}
+interface Emitter {
+  on(event: 'notice', listener: (notice: object) => void): unknown
+  removeListener(event: 'notice', listener: (notice: object) => void): unknown
+}
+
+/** What we use of a `pg` Client. */
+export interface PgClient extends Emitter {
+  query(request: QueryRequest): Promise<{ rows: unknown[] }>
+  getTransactionStatus?(): 'I' | 'T' | 'E' | null
+}
+/** What we use of a `pg` Pool. */
+export interface PgPool {
+  readonly totalCount: number
+  connect(): Promise<PgClient & { release(destroy?: boolean | Error): void }>
+  end(): Promise<void>
+}
+
+const text: TypeParser = (value) => value
+const bigints: TypeParser = (value) => (value === '{}' ? [] : value.slice(1, -1).split(',').map(toBigint))
+const toBigint = (value: string): bigint | null => (value === 'NULL' ? null : BigInt(value))
+/** int8, int8[], date, timestamp, interval: as PGlite gives them. */
+const parsers = new Map<number, TypeParser>([
+  [20, BigInt],
+  [1016, bigints],
+  [1082, text],
+  [1114, text],
+  [1186, text],
+])
+
+export type DefaultParser = (oid: number, format: 'text' | 'binary') => TypeParser
+
+export function isPool(value: object): value is PgPool {
+  return 'totalCount' in value && 'connect' in value
+}
+
+/** `defaults` is pg's own `types.getTypeParser`; open.ts hands it in so that this file imports no driver. */
+export function pgDb(source: PgPool | PgClient, defaults: DefaultParser, close?: () => Promise<void>): Db {
+  const types: QueryRequest['types'] = {
+    getTypeParser: (oid, format = 'text') => (format === 'text' && parsers.get(oid)) || defaults(oid, format),
+  }
+  const shut = close ?? (async () => undefined)
+  return isPool(source) ? poolDb(source, types, shut) : clientDb(source, types, shut)
+}
+
+function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise<void>): Db {
+  const withClient = async <T>(work: (db: Db) => Promise<T>): Promise<T> => {
+    const client = await pool.connect()
+    let failure: unknown
+    try {
+      return await work(clientDb(client, types, close))
+    } catch (error) {
+      failure = error
+      throw error
+    } finally {
+      // A connection that is still in a transaction after a failure must not go back to the pool.
+      client.release(failure !== undefined && client.getTransactionStatus?.() !== 'I')
+    }
+  }
+  return {
+    kind: 'pg',
+    query: (sql, params) => withClient((db) => db.query(sql, params)),
+    exec: (sql, options) => withClient((db) => db.exec(sql, options)),
+    transaction: (work) => withClient((db) => db.transaction(work)),
+    close,
+  }
+}
+
+function clientDb(client: PgClient, types: QueryRequest['types'], close: () => Promise<void>, depth = 0): Db {
+  let last: Promise<unknown> = Promise.resolve()
+  const run = (sql: string) => client.query({ text: sql })
+  const transaction = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
+    const inner = clientDb(client, types, close, depth + 1)
+    // The caller may have begun a transaction on this client: then ours is a savepoint inside it.
+    if (depth > 0 || (client.getTransactionStatus?.() ?? 'I') !== 'I')
+      return inSavepoint(depth + 1, run, () => work(inner))
+    await run('begin')
+    try {
+      const result = await work(inner)
+      await run('commit')
+      return result
+    } catch (error) {
+      await run('rollback').catch((cause) => attach(error, cause))
+      throw error
+    }
+  }
+  return {
+    kind: 'pg',
+    async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
+      const { rows } = await client.query({ text: sql, values: [...params], ...(types && { types }) })
+      return rows as R[]
+    },
+    exec: (sql, options) => listening(client, options, () => run(sql)),
+    // One client has one transaction at a time: those that start meanwhile wait.
+    transaction(work) {
+      if (depth > 0) return transaction(work)
+      const turn = last.then(() => transaction(work))
+      last = turn.catch(() => undefined)
+      return turn
+    },
+    close,
+  }
+}
+
+async function listening(client: Emitter, options: ExecOptions | undefined, work: () => Promise<unknown>) {
+  const onNotice = options?.onNotice
+  if (!onNotice) {
+    await work()
+    return
+  }
+  const listener = (notice: object) => onNotice(toNotice(notice))
+  client.on('notice', listener)
+  try {
+    await work()
+  } finally {
+    client.removeListener('notice', listener)
+  }
+}
+
+/** The rollback failed too (the connection is gone, usually): keep that beside the first error. */
+function attach(error: unknown, cause: unknown): void {
+  if (error instanceof Error && error.cause === undefined) error.cause = cause
+}

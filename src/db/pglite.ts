@@ -1,0 +1,57 @@
+import { type Db, inSavepoint, type Row, toNotice } from './db.ts'
+
+interface QueryOptions {
+  parsers?: Record<number, (value: string) => unknown>
+  onNotice?: (notice: object) => void
+}
+
+/** What PGlite and its transactions have in common. */
+export interface PgliteTransaction {
+  query(sql: string, params?: unknown[], options?: QueryOptions): Promise<{ rows: unknown[] }>
+  exec(sql: string, options?: QueryOptions): Promise<unknown>
+}
+/** What we use of a PGlite. */
+export interface Pglite extends PgliteTransaction {
+  transaction<T>(work: (tx: PgliteTransaction) => Promise<T>): Promise<T>
+  readonly waitReady: Promise<void>
+}
+
+const text = (value: string) => value
+const options: QueryOptions = { parsers: { 20: BigInt, 1082: text, 1114: text } }
+
+export function isPglite(value: object): value is Pglite {
+  return 'waitReady' in value && 'transaction' in value
+}
+
+export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () => undefined): Db {
+  return {
+    ...statements(pglite, close),
+    transaction: (work) => pglite.transaction((tx) => work(transactionDb(tx, close, 1))),
+  }
+}
+
+function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth: number): Db {
+  return {
+    ...statements(tx, close),
+    transaction: (work) =>
+      inSavepoint(
+        depth,
+        (sql) => tx.exec(sql),
+        () => work(transactionDb(tx, close, depth + 1)),
+      ),
+  }
+}
+
+function statements(target: PgliteTransaction, close: () => Promise<void>): Omit<Db, 'transaction'> {
+  return {
+    kind: 'pglite',
+    async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
+      const { rows } = await target.query(sql, [...params], options)
+      return rows as R[]
+    },
+    async exec(sql, { onNotice } = {}) {
+      await target.exec(sql, onNotice ? { ...options, onNotice: (notice) => onNotice(toNotice(notice)) } : options)
+    },
+    close,
+  }
+}
