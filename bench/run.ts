@@ -1,0 +1,18 @@
+import { held } from './held.ts'
+import { insert } from './insert.ts'
+import { benchOptions, usage } from './support/options.ts'
+import { type BenchReport, printReport } from './support/report.ts'
+
+type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
+
+const scenarios: Record<string, Scenario> = { insert, held }
+
+const [name = '', ...rest] = process.argv.slice(2)
+const scenario = scenarios[name]
+if (!scenario) {
+  process.stderr.write(`${usage}\n`)
+  process.exitCode = 2
+} else {
+  const options = benchOptions(rest)
+  printReport(await scenario(options), options.json)
+}

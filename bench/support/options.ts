@@ -1,0 +1,52 @@
+import { parseArgs } from 'node:util'
+
+export interface BenchOptions {
+  readonly rounds: number
+  readonly seconds: number
+  readonly json: boolean
+  /** Only the measurements whose name holds this text. */
+  readonly only: string
+  /** Contenders to leave out. */
+  readonly without: readonly string[]
+  readonly queues: number
+  readonly batches: number
+}
+
+export const usage = `npm run bench -- <insert|held> [options]
+  --rounds N    interleaved rounds of each measurement
+  --seconds N   length of one round (insert)
+  --batches N   batches in a run (held), default 12000
+  --queues N    queues present (insert), default 100
+  --only TEXT   only measurements whose name holds TEXT
+  --without X   leave a contender out: ours, 'C extension', 'plain INSERT'; can be given again
+  --json        figures as JSON
+SKYTOOLS_BENCH_PGBIN=/usr/lib/postgresql/15/bin chooses server binaries; default: those from npm`
+
+export function benchOptions(argv: string[]): BenchOptions {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      rounds: { type: 'string', default: '5' },
+      seconds: { type: 'string', default: '2' },
+      batches: { type: 'string', default: '12000' },
+      queues: { type: 'string', default: '100' },
+      only: { type: 'string', default: '' },
+      without: { type: 'string', multiple: true, default: [] },
+      json: { type: 'boolean', default: false },
+    },
+  })
+  const number = (name: 'rounds' | 'seconds' | 'batches' | 'queues'): number => {
+    const value = Number(values[name])
+    if (!(value > 0)) throw new Error(`--${name} wants a number above 0, not ${values[name]}`)
+    return value
+  }
+  return {
+    rounds: number('rounds'),
+    seconds: number('seconds'),
+    batches: number('batches'),
+    queues: number('queues'),
+    json: values.json,
+    only: values.only,
+    without: values.without,
+  }
+}
