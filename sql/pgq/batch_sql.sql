@@ -1,0 +1,109 @@
+-- pgq.batch_event_tables(x_batch_id) -> setof text
+-- The tables in which the events of an open batch are: the previous, the current, or both, previous first.
+-- returns    e.g. 'pgq.event_1_0'
+-- raises     PQ003  no such open batch
+-- runs as    caller
+create or replace function pgq.batch_event_tables(x_batch_id bigint) returns setof text
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(x_batch_id);
+    v_queue pgq.queue;
+    v_from txid_snapshot;
+    v_to txid_snapshot;
+    v_previous integer;
+begin
+    if v_batch.sub_key is null then
+        raise exception 'Cannot find data for batch %', coalesce(x_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
+    end if;
+    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
+    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
+
+    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
+    -- takes its first event only after step 1 has committed: both comparisons are exact.
+    v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
+    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
+        return next v_queue.queue_data_pfx || '_' || v_previous;
+    end if;
+    if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
+        return next v_queue.queue_data_pfx || '_' || v_queue.queue_cur_table;
+    end if;
+end $$;
+
+-- pgq._batch_query(i_batch_id, i_where) -> text
+-- The query that gives a batch's events: those of transactions that the batch's last tick sees and its first does not.
+-- The txid index finds them: one range of txids, and a list of those long transactions that ended during the batch, so that
+-- one long transaction does not widen the range to all that came after its start.
+-- i_where    more conditions for each table, over ev_..., beginning with ' and '; or ''
+-- returns    SQL text, without ORDER BY
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller
+create or replace function pgq._batch_query(i_batch_id bigint, i_where text) returns text
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_from txid_snapshot;
+    v_to txid_snapshot;
+    v_low bigint;
+    v_listed bigint[] := '{}';
+    v_txid bigint;
+    v_table text;
+    v_range text;
+    v_columns text := 'select ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4';
+    v_owner text;
+    v_parts text[] := '{}';
+begin
+    if v_batch.sub_key is null then
+        raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
+    end if;
+    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
+    if v_from is null or v_to is null then
+        raise exception 'could not construct sql for batch %: tick % or % is gone', i_batch_id, v_batch.last_tick, v_batch.next_tick
+            using errcode = 'PQ011', hint = 'move the consumer to a tick that exists: pgq.register_consumer_at()';
+    end if;
+
+    v_low := txid_snapshot_xmax(v_from);
+    for v_txid in
+        select x from txid_snapshot_xip(v_from) x
+         where txid_visible_in_snapshot(x, v_to)
+         order by x desc
+    loop
+        if v_txid >= v_low - 100 then
+            v_low := v_txid;
+        else
+            v_listed := v_listed || v_txid;
+        end if;
+    end loop;
+
+    v_range := format('ev.ev_txid >= %s and ev.ev_txid < %s', v_low, txid_snapshot_xmax(v_to));
+    if exists (select from txid_snapshot_xip(v_to) x where x >= v_low) then
+        v_range := v_range || format(' and txid_visible_in_snapshot(ev.ev_txid, %L)', v_to);
+    end if;
+    if v_low < txid_snapshot_xmax(v_from) then
+        v_range := v_range || format(' and not txid_visible_in_snapshot(ev.ev_txid, %L)', v_from);
+    end if;
+    v_owner := format(' and (ev.ev_owner is null or ev.ev_owner = %s)', v_batch.sub_id);
+    for v_table in select * from pgq.batch_event_tables(i_batch_id) loop
+        v_parts := v_parts || format('%s from %s ev where %s%s%s', v_columns, v_table, v_range, v_owner, i_where);
+        if v_listed <> '{}' then
+            v_parts := v_parts || format('%s from %s ev where ev.ev_txid = any (%L::bigint[])%s%s',
+                                         v_columns, v_table, v_listed, v_owner, i_where);
+        end if;
+    end loop;
+    return array_to_string(v_parts, e'\nunion all ');
+end $$;
+
+-- pgq.batch_event_sql(x_batch_id) -> text
+-- The query that gives the events of an open batch, in the order of their ids.
+-- returns    SQL text; it stays right as long as the batch is open
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller
+create or replace function pgq.batch_event_sql(x_batch_id bigint) returns text
+language sql as $$
+    select pgq._batch_query(x_batch_id, '') || ' order by 1'
+$$;

@@ -1,0 +1,54 @@
+-- pgq._grant_all() -> void
+-- The one table of privileges: who may do what in schema pgq. Roles that do not exist are passed over.
+-- runs as    caller, who must own the schema
+create or replace function pgq._grant_all() returns void
+language plpgsql as $$
+declare
+    v_role text;
+    v_function record;
+    v_roles text[];
+begin
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
+    foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
+        if pg_catalog.to_regrole(v_role) is not null then
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template to %I', v_role);
+        end if;
+    end loop;
+    if pg_catalog.to_regrole('pgq_admin') is not null then
+        grant insert, update, delete on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to pgq_admin;
+        grant select, insert, update, delete on pgq.retry_queue to pgq_admin;
+        grant insert, truncate on pgq.event_template to pgq_admin;
+    end if;
+
+    for v_function in
+        select p.oid::pg_catalog.regprocedure as name, p.proname,
+               case when g.roles is not null then g.roles
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_slot']) then '{}'
+                    else '{pgq_admin}' end as roles
+          from pg_catalog.pg_proc p
+          left join (values
+            -- information, and what the view pgq.subscription is made of
+            ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
+            -- producing
+            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
+            -- subscribing and consuming
+            ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
+               find_tick_helper,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
+               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
+          ) as g (functions, roles) on p.proname = any (g.functions)
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
+         order by p.oid
+    loop
+        if v_function.roles <> '{public}' then
+            execute pg_catalog.format('revoke all on function %s from public', v_function.name);
+        end if;
+        foreach v_role in array v_function.roles loop
+            if v_role = 'public' or pg_catalog.to_regrole(v_role) is not null then
+                execute pg_catalog.format('grant execute on function %s to %s', v_function.name, v_role);
+            end if;
+        end loop;
+    end loop;
+    perform pgq.grant_perms(q.queue_name) from pgq.queue q;
+end $$;
+
+select pgq.upgrade_schema();
