@@ -1,0 +1,2321 @@
+-- skytools 4.0.0
+-- Written by `npm run migration` from sql/; never edited once released.
+
+-- Up Migration
+
+create schema if not exists skytools;
+comment on schema skytools is 'skytools: migration ledger, settings and helpers';
+grant usage on schema skytools to public;
+
+-- skytools.version() -> text
+-- The version of the installed bundle: the same number as in package.json and in the migration ledger.
+-- returns    e.g. '4.0.0'
+-- runs as    caller
+create or replace function skytools.version() returns text
+language sql immutable parallel safe as $$
+    select '4.0.0'::text
+$$;
+
+create schema pgq;
+comment on schema pgq is 'skytools: PgQ, a transactional, snapshot-batched queue';
+grant usage on schema pgq to public;
+
+-- pgq.version() -> text
+-- The version of the queue schema; the ticker daemon pgqd works with any that begins with 3 or more.
+-- returns    the bundle's version, e.g. '4.0.0'
+-- runs as    caller
+-- see        skytools.version()
+create or replace function pgq.version() returns text
+language sql immutable parallel safe as $$
+    select skytools.version()
+$$;
+
+-- One row a queue. Operators may UPDATE the settings in it; a trigger (event_code.sql) then makes the queue's code anew.
+create table pgq.queue (
+    queue_id                  serial,
+    queue_name                text not null,
+    queue_ntables             integer not null default 3,
+    queue_cur_table           integer not null default 0,
+    queue_rotation_period     interval not null default '2 hours',
+    queue_switch_step1        bigint not null default txid_current(),
+    queue_switch_step2        bigint default txid_current(),
+    queue_switch_time         timestamptz not null default now(),
+    queue_external_ticker     boolean not null default false,
+    queue_disable_insert      boolean not null default false,
+    queue_ticker_paused       boolean not null default false,
+    queue_ticker_max_count    integer not null default 500,
+    queue_ticker_max_lag      interval not null default '3 seconds',
+    queue_ticker_idle_period  interval not null default '1 minute',
+    queue_per_tx_limit        integer,
+    queue_data_pfx            text not null,
+    queue_event_seq           text not null,
+    queue_tick_seq            text not null,
+    queue_extra_maint         text[],
+    constraint queue_pkey primary key (queue_id),
+    constraint queue_name_uq unique (queue_name)
+);
+comment on table pgq.queue is 'One row a queue: settings and rotation state';
+
+create table pgq.consumer (
+    co_id    serial,
+    co_name  text not null,
+    constraint consumer_pkey primary key (co_id),
+    constraint consumer_name_uq unique (co_name)
+);
+comment on table pgq.consumer is 'Consumer names; one name may subscribe to many queues';
+
+create table pgq.tick (
+    tick_queue      integer not null,
+    tick_id         bigint not null,
+    tick_time       timestamptz not null default now(),
+    tick_snapshot   txid_snapshot not null default txid_current_snapshot(),
+    tick_event_seq  bigint not null,
+    constraint tick_pkey primary key (tick_queue, tick_id),
+    constraint tick_queue_fkey foreign key (tick_queue) references pgq.queue (queue_id)
+);
+comment on table pgq.tick is 'Snapshots: a batch is what became visible between two of them';
+
+-- Who subscribes to what. A row never changes while the subscription lives: its position is in the position log.
+create sequence pgq.subscription_sub_id_seq as integer;
+create table pgq.subscriber (
+    sub_key       integer generated always as identity,
+    sub_id        integer not null default nextval('pgq.subscription_sub_id_seq'),
+    sub_queue     integer not null,
+    sub_consumer  integer not null,
+    constraint subscriber_pkey primary key (sub_key),
+    constraint subscription_pkey unique (sub_queue, sub_consumer),
+    constraint sub_queue_fkey foreign key (sub_queue) references pgq.queue (queue_id),
+    constraint sub_consumer_fkey foreign key (sub_consumer) references pgq.consumer (co_id)
+);
+alter sequence pgq.subscription_sub_id_seq owned by pgq.subscriber.sub_id;
+create index subscriber_sub_id_idx on pgq.subscriber (sub_id);
+create index subscriber_consumer_idx on pgq.subscriber (sub_consumer);
+comment on table pgq.subscriber is 'Subscriptions; read them with their positions in pgq.subscription';
+
+-- The parent of every event table.
+create table pgq.event_template (
+    ev_id      bigint not null,
+    ev_time    timestamptz not null,
+    ev_txid    bigint not null default txid_current(),
+    ev_owner   integer,
+    ev_retry   integer,
+    ev_type    text,
+    ev_data    text,
+    ev_extra1  text,
+    ev_extra2  text,
+    ev_extra3  text,
+    ev_extra4  text
+);
+comment on table pgq.event_template is 'The shape, and the privileges, of every event table';
+
+create table pgq.retry_queue (
+    ev_retry_after  timestamptz not null,
+    ev_queue        integer not null,
+    like pgq.event_template,
+    constraint rq_pkey primary key (ev_owner, ev_id),
+    constraint rq_queue_id_fkey foreign key (ev_queue) references pgq.queue (queue_id)
+);
+alter table pgq.retry_queue alter column ev_owner set not null, alter column ev_txid drop not null;
+create index rq_retry_idx on pgq.retry_queue (ev_retry_after);
+create index rq_queue_idx on pgq.retry_queue (ev_queue);
+comment on table pgq.retry_queue is 'Events that wait to be delivered again to one subscription';
+
+create sequence pgq.batch_id_seq;
+comment on sequence pgq.batch_id_seq is 'Batch ids of all queues';
+create sequence pgq.maint_round_seq;
+comment on sequence pgq.maint_round_seq is 'Counts maintenance rounds that have extra hooks, see pgq.maint_operations()';
+
+-- pgq.quote_fqname(i_name) -> text
+-- Quote a possibly qualified name for use in SQL; it is split at its first dot.
+-- i_name     'schema.table' or 'table'; without a schema, public is meant
+-- returns    e.g. 'a.b.c' gives a."b.c"; null for null
+-- runs as    caller
+create or replace function pgq.quote_fqname(i_name text) returns text
+language sql immutable strict parallel safe as $$
+    select case when pg_catalog.strpos(i_name, '.') > 0
+                then pg_catalog.format('%I.%I', pg_catalog.split_part(i_name, '.', 1),
+                                       pg_catalog.substr(i_name, pg_catalog.strpos(i_name, '.') + 1))
+                else pg_catalog.format('public.%I', i_name) end
+$$;
+
+-- pgq.seq_getval(i_seq_name) -> bigint
+-- The last value of a sequence, which is not advanced; 1 for one that was never used.
+-- i_seq_name sequence, as pgq.quote_fqname() takes it
+-- returns    last_value; null for null
+-- runs as    caller, who needs SELECT on the sequence
+create or replace function pgq.seq_getval(i_seq_name text) returns bigint
+language plpgsql strict as $$
+declare
+    v_value bigint;
+begin
+    execute pg_catalog.format('select last_value from %s', pgq.quote_fqname(i_seq_name)) into v_value;
+    return v_value;
+end $$;
+
+-- pgq.seq_setval(i_seq_name, i_new_value) -> bigint
+-- Move a sequence forward; it never goes back.
+-- i_seq_name  sequence, as pgq.quote_fqname() takes it
+-- i_new_value wanted last value
+-- returns     the value that the sequence has now; null when an argument is null
+-- runs as     caller, who needs UPDATE on the sequence
+create or replace function pgq.seq_setval(i_seq_name text, i_new_value int8) returns bigint
+language plpgsql strict as $$
+declare
+    v_value bigint := pgq.seq_getval(i_seq_name);
+begin
+    if v_value < i_new_value then
+        return pg_catalog.setval(pgq.quote_fqname(i_seq_name), i_new_value);
+    end if;
+    return v_value;
+end $$;
+
+-- Where each subscription stands: an append-only log, so that moving a position leaves no dead row behind.
+--
+-- A move inserts a row with the next pos_seq of its subscription; the newest row counts. The primary key makes two moves
+-- from one position collide, whatever snapshots they work with: the second waits for the first to end, then looks again
+-- (READ COMMITTED) or fails with 40001 (REPEATABLE READ, SERIALIZABLE). No row is locked, none is updated.
+--
+-- The log has three slots. Those of this epoch and of the one before are in use; the third is empty, nobody looks at it,
+-- so TRUNCATE never waits for a reader. A subscription leaves the old slot by a row marked pos_moved in it (so that the
+-- chain of pos_seq is never forked over two slots) and goes on in the new one; maint_rotate_positions() takes along those
+-- that did not move by themselves.
+create table pgq.position_epoch (
+    epoch  bigint not null
+);
+insert into pgq.position_epoch (epoch) values (0);
+comment on table pgq.position_epoch is 'One row: the current slot of the position log is epoch modulo 3';
+
+create table pgq.position_0 (
+    pos_sub        integer not null,
+    pos_seq        bigint not null,
+    pos_moved      boolean not null default false,
+    pos_last_tick  bigint,
+    pos_active     timestamptz,
+    pos_batch      bigint,
+    pos_next_tick  bigint,
+    constraint position_0_pkey primary key (pos_sub, pos_seq)
+);
+create index position_0_batch_idx on pgq.position_0 (pos_batch) where pos_batch is not null;
+create table pgq.position_1 (like pgq.position_0 including defaults, constraint position_1_pkey primary key (pos_sub, pos_seq));
+create index position_1_batch_idx on pgq.position_1 (pos_batch) where pos_batch is not null;
+create table pgq.position_2 (like pgq.position_0 including defaults, constraint position_2_pkey primary key (pos_sub, pos_seq));
+create index position_2_batch_idx on pgq.position_2 (pos_batch) where pos_batch is not null;
+comment on table pgq.position_0 is 'Position log, slot 0';
+comment on table pgq.position_1 is 'Position log, slot 1';
+comment on table pgq.position_2 is 'Position log, slot 2';
+
+-- pgq._position(i_sub) -> record
+-- The newest position of a subscription.
+-- i_sub      pgq.subscriber.sub_key
+-- returns    slot and seq of the row, and what it says; seq is null when the subscription has no position (any more)
+-- raises     40001  the position is newer than this transaction's snapshot
+-- runs as    owner: pgq.subscription calls it for whoever reads the view
+create or replace function pgq._position(
+    i_sub integer, out slot integer, out seq bigint,
+    out last_tick bigint, out active timestamptz, out batch bigint, out next_tick bigint)
+returns record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_pos pgq.position_0;
+begin
+    -- A rotation between two of these statements can hide a position for a moment: then look once more.
+    for v_try in 1..5 loop
+        select e.epoch % 3 into slot from pgq.position_epoch e;
+        for v_age in 0..1 loop
+            if slot = 0 then
+                select * into v_pos from pgq.position_0 p where p.pos_sub = i_sub order by p.pos_seq desc limit 1;
+            elsif slot = 1 then
+                select * into v_pos from pgq.position_1 p where p.pos_sub = i_sub order by p.pos_seq desc limit 1;
+            else
+                select * into v_pos from pgq.position_2 p where p.pos_sub = i_sub order by p.pos_seq desc limit 1;
+            end if;
+            exit when found;
+            slot := (slot + 2) % 3;
+        end loop;
+        if v_pos.pos_seq is not null and not v_pos.pos_moved then
+            seq := v_pos.pos_seq;
+            last_tick := v_pos.pos_last_tick;
+            active := v_pos.pos_active;
+            batch := v_pos.pos_batch;
+            next_tick := v_pos.pos_next_tick;
+            return;
+        end if;
+    end loop;
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'could not serialize access: the position of this subscription is newer than the snapshot'
+            using errcode = '40001', hint = 'run the transaction again';
+    end if;
+    slot := null;
+end $$;
+
+-- pgq._move(i_sub, i_slot, i_seq, i_last_tick, i_batch, i_next_tick, i_active) -> boolean
+-- Move a subscription on from the position that pgq._position() gave as slot and seq.
+-- i_seq      0 for the first position of a new subscription (i_slot is then ignored)
+-- returns    false when another transaction moved it first: look again
+-- raises     40001  the same, under REPEATABLE READ and SERIALIZABLE
+-- locks      waits for a transaction that has made the same move and is still open
+-- runs as    caller, within a security definer function
+create or replace function pgq._move(
+    i_sub integer, i_slot integer, i_seq bigint,
+    i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz)
+returns boolean
+language plpgsql as $$
+declare
+    v_slot integer;
+    v_seq bigint := i_seq + 1;
+begin
+    select e.epoch % 3 into v_slot from pgq.position_epoch e;
+    if i_seq > 0 and v_slot <> i_slot then
+        if i_slot = 0 then
+            insert into pgq.position_0 (pos_sub, pos_seq, pos_moved) values (i_sub, v_seq, true) on conflict do nothing;
+        elsif i_slot = 1 then
+            insert into pgq.position_1 (pos_sub, pos_seq, pos_moved) values (i_sub, v_seq, true) on conflict do nothing;
+        else
+            insert into pgq.position_2 (pos_sub, pos_seq, pos_moved) values (i_sub, v_seq, true) on conflict do nothing;
+        end if;
+        if not found then
+            return false;
+        end if;
+        v_seq := v_seq + 1;
+    end if;
+    if v_slot = 0 then
+        insert into pgq.position_0 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        on conflict do nothing;
+    elsif v_slot = 1 then
+        insert into pgq.position_1 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        on conflict do nothing;
+    else
+        insert into pgq.position_2 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        on conflict do nothing;
+    end if;
+    return found;
+end $$;
+
+-- pgq._set_position(i_sub, i_last_tick, i_batch, i_next_tick, i_active) -> void
+-- Put a subscription at a position, whatever it was before.
+-- locks      waits for a transaction that moves the same subscription
+-- runs as    caller, within a security definer function
+create or replace function pgq._set_position(
+    i_sub integer, i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz)
+returns void
+language plpgsql as $$
+declare
+    v_pos record;
+begin
+    loop
+        v_pos := pgq._position(i_sub);
+        exit when pgq._move(i_sub, v_pos.slot, v_pos.seq, i_last_tick, i_batch, i_next_tick, i_active);
+    end loop;
+end $$;
+
+-- pgq._find_batch(i_batch_id) -> record
+-- The subscription that has this batch open.
+-- returns    its keys, its position (slot, seq) and the batch's ticks; sub_key is null when no subscription has it open
+-- raises     40001  see pgq._position()
+-- runs as    owner: batch functions that run as their caller need it
+create or replace function pgq._find_batch(
+    i_batch_id bigint, out sub_key integer, out sub_id integer, out queue_id integer, out consumer_id integer,
+    out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint)
+returns record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_slot integer;
+    v_subs integer[];
+    v_sub pgq.subscriber;
+    v_pos record;
+begin
+    -- Only the two slots in use: see the top of this file.
+    select e.epoch % 3 into v_slot from pgq.position_epoch e;
+    if v_slot = 0 then
+        v_subs := array(select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id
+                        union select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id);
+    elsif v_slot = 1 then
+        v_subs := array(select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id
+                        union select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id);
+    else
+        v_subs := array(select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id
+                        union select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id);
+    end if;
+    -- A batch that was carried along, or handed over, stands in the log more than once: the newest row of one decides.
+    for v_sub in
+        select s.* from pgq.subscriber s where s.sub_key = any (v_subs)
+    loop
+        v_pos := pgq._position(v_sub.sub_key);
+        if v_pos.batch = i_batch_id then
+            sub_key := v_sub.sub_key;
+            sub_id := v_sub.sub_id;
+            queue_id := v_sub.sub_queue;
+            consumer_id := v_sub.sub_consumer;
+            slot := v_pos.slot;
+            seq := v_pos.seq;
+            last_tick := v_pos.last_tick;
+            next_tick := v_pos.next_tick;
+            return;
+        end if;
+    end loop;
+end $$;
+
+-- pgq.maint_rotate_positions() -> integer
+-- Go over to the empty slot of the position log and take along the subscriptions that stayed in the oldest one.
+-- Called by maintenance when the current slot has grown, see pgq.maint_operations(); harmless at any time.
+-- returns    0, also when something was in the way (a transaction that still writes the oldest slot): the next round tries again
+-- locks      the empty slot ACCESS EXCLUSIVE and the oldest one SHARE ROW EXCLUSIVE, both NOWAIT: readers are never held up
+-- runs as    owner
+create or replace function pgq.maint_rotate_positions() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_epoch bigint;
+    v_current text;
+    v_oldest text;
+    v_empty text;
+begin
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        return 0;
+    end if;
+    select e.epoch into v_epoch from pgq.position_epoch e for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    v_current := format('pgq.position_%s', v_epoch % 3);
+    v_empty := format('pgq.position_%s', (v_epoch + 1) % 3);
+    v_oldest := format('pgq.position_%s', (v_epoch + 2) % 3);
+    begin
+        execute format('lock table %s in access exclusive mode nowait', v_empty);
+        execute format('lock table %s in share row exclusive mode nowait', v_oldest);
+    exception
+        when lock_not_available then
+            return 0;
+    end;
+    execute format('truncate table %s', v_empty);
+    execute format($sql$
+        with stayed as (
+            select p.* from pgq.subscriber s
+             cross join lateral (select * from %1$s p where p.pos_sub = s.sub_key order by p.pos_seq desc limit 1) p
+             where not p.pos_moved
+        ), closed as (
+            insert into %1$s (pos_sub, pos_seq, pos_moved)
+            select pos_sub, pos_seq + 1, true from stayed
+        )
+        insert into %2$s
+        select pos_sub, pos_seq + 2, false, pos_last_tick, pos_active, pos_batch, pos_next_tick from stayed
+        $sql$, v_oldest, v_current);
+    update pgq.position_epoch set epoch = epoch + 1;
+    return 0;
+end $$;
+
+-- pgq.subscription under its old name and columns: subscriptions with their newest positions. It can be written to, too.
+create view pgq.subscription as
+select s.sub_id, s.sub_queue, s.sub_consumer, p.last_tick as sub_last_tick, p.active as sub_active,
+       p.batch as sub_batch, p.next_tick as sub_next_tick
+  from pgq.subscriber s
+ cross join lateral pgq._position(s.sub_key) p
+ where p.seq is not null;
+comment on view pgq.subscription is 'Subscriptions: who reads which queue, and where each stands';
+
+-- pgq._write_subscription() -> trigger
+-- INSERT, UPDATE and DELETE on the view pgq.subscription.
+-- runs as    owner; the view's privileges decide who may
+create or replace function pgq._write_subscription() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_sub integer;
+begin
+    if tg_op = 'INSERT' then
+        new.sub_id := coalesce(new.sub_id, nextval('pgq.subscription_sub_id_seq'));
+        new.sub_active := coalesce(new.sub_active, now());
+        insert into pgq.subscriber (sub_id, sub_queue, sub_consumer)
+        values (new.sub_id, new.sub_queue, new.sub_consumer)
+        returning sub_key into v_sub;
+        perform pgq._move(v_sub, null, 0, new.sub_last_tick, new.sub_batch, new.sub_next_tick, new.sub_active);
+        return new;
+    end if;
+    select s.sub_key into v_sub from pgq.subscriber s
+     where s.sub_queue = old.sub_queue and s.sub_consumer = old.sub_consumer;
+    if not found then
+        return null;
+    end if;
+    if tg_op = 'DELETE' then
+        delete from pgq.subscriber s where s.sub_key = v_sub;
+        return old;
+    end if;
+    if (new.sub_id, new.sub_queue, new.sub_consumer) is distinct from (old.sub_id, old.sub_queue, old.sub_consumer) then
+        update pgq.subscriber s
+           set sub_id = new.sub_id, sub_queue = new.sub_queue, sub_consumer = new.sub_consumer
+         where s.sub_key = v_sub;
+    end if;
+    perform pgq._set_position(v_sub, new.sub_last_tick, new.sub_batch, new.sub_next_tick, new.sub_active);
+    return new;
+end $$;
+
+create trigger write_subscription instead of insert or update or delete on pgq.subscription
+    for each row execute function pgq._write_subscription();
+
+-- Code that is generated for each queue: it inserts statically into the queue's current table, so its plan is cached, and
+-- holds no check that the queue's settings do not ask for. Made anew whenever the row in pgq.queue changes. As functions
+-- are found by the newest catalog, not by the transaction's snapshot, an old REPEATABLE READ transaction, too, inserts
+-- into the table that is current now.
+
+-- pgq._make_queue_code(i_queue) -> void
+-- Write the functions of one queue: event_<id>_insert(), which inserts an event, and event_<id>_slot(), which tells the
+-- current table's number.
+-- runs as    caller, within a security definer function
+create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
+language plpgsql as $make$
+declare
+    v_table text := format('%s_%s', i_queue.queue_data_pfx, i_queue.queue_cur_table);
+    v_function text := format('pgq.event_%s_insert', i_queue.queue_id);
+    v_arguments text := 'bigint, timestamptz, integer, integer, text, text, text, text, text, text';
+    v_note text := 'skytools: generated for queue %s from pgq.queue; regenerate: select pgq.refresh_code()';
+    v_checks text := '';
+begin
+    if i_queue.queue_disable_insert then
+        v_checks := v_checks || format($part$
+    if current_setting('session_replication_role') <> 'replica' then
+        raise exception 'Insert into queue disallowed: %%', %1$L
+            using errcode = 'PQ006', hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
+    end if;$part$, i_queue.queue_name);
+    end if;
+    if i_queue.queue_per_tx_limit is not null then
+        -- A transaction-local setting counts: a rolled back savepoint takes it back, the end of the transaction clears it.
+        v_checks := v_checks || format($part$
+    if i_ev_owner is null then
+        if coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::integer >= %2$s then
+            raise exception 'Queue %% allows max %% events from one TX', quote_literal(%3$L), %2$s
+                using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
+        end if;
+        perform set_config('pgq.events_in_tx_%1$s',
+            (coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::integer + 1)::text, true);
+    end if;$part$, i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
+    end if;
+
+    execute format($function$
+create or replace function %1$s(
+    i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text,
+    i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)
+returns bigint language plpgsql as $body$
+declare
+    v_ev_id bigint := nextval(%2$L);
+begin%3$s
+    insert into %4$s (ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+    values (coalesce(i_ev_id, v_ev_id), coalesce(i_ev_time, now()), i_ev_owner, i_ev_retry, i_ev_type, i_ev_data,
+            i_ev_extra1, i_ev_extra2, i_ev_extra3, i_ev_extra4);
+    return coalesce(i_ev_id, v_ev_id);
+end $body$$function$, v_function, i_queue.queue_event_seq, v_checks, v_table);
+    execute format('revoke all on function %s(%s) from public', v_function, v_arguments);
+    execute format('comment on function %s(%s) is %L', v_function, v_arguments, format(v_note, quote_literal(i_queue.queue_name)));
+
+    execute format('create or replace function pgq.event_%s_slot() returns integer language sql as %L',
+                   i_queue.queue_id, format('select %s', i_queue.queue_cur_table));
+    execute format('revoke all on function pgq.event_%s_slot() from public', i_queue.queue_id);
+    execute format('comment on function pgq.event_%s_slot() is %L',
+                   i_queue.queue_id, format(v_note, quote_literal(i_queue.queue_name)));
+end $make$;
+
+-- pgq._name_tree(i_names, i_ids, i_arguments, i_low, i_high) -> text
+-- PL/pgSQL that finds a queue by name, by binary search, and calls its insert function.
+-- i_names    queue names in the order of collation "C"
+-- i_ids      their ids
+-- i_arguments what to call the insert function with
+-- runs as    caller
+create or replace function pgq._name_tree(i_names text[], i_ids integer[], i_arguments text, i_low integer, i_high integer)
+returns text
+language plpgsql immutable as $$
+declare
+    v_middle integer := (i_low + i_high + 1) / 2;
+begin
+    if i_low = i_high then
+        return format(e'if queue_name = %L then return pgq.event_%s_insert(%s); end if;\n',
+                      i_names[i_low], i_ids[i_low], i_arguments);
+    end if;
+    return format(e'if queue_name < %L collate "C" then\n%selse\n%send if;\n', i_names[v_middle],
+                  pgq._name_tree(i_names, i_ids, i_arguments, i_low, v_middle - 1),
+                  pgq._name_tree(i_names, i_ids, i_arguments, v_middle, i_high));
+end $$;
+
+-- pgq._make_insert_event() -> void
+-- Write pgq.insert_event() for the queues that there are now.
+-- runs as    caller, within a security definer function
+create or replace function pgq._make_insert_event() returns void
+language plpgsql as $make$
+declare
+    v_names text[];
+    v_ids integer[];
+    v_parameters text := 'queue_name text, ev_type text, ev_data text';
+    v_arguments text := 'null, null, null, null, ev_type, ev_data, ';
+    v_extra boolean;
+begin
+    select array_agg(q.queue_name order by q.queue_name collate "C"),
+           array_agg(q.queue_id order by q.queue_name collate "C")
+      into v_names, v_ids from pgq.queue q;
+    foreach v_extra in array array[false, true] loop
+        if v_extra then
+            v_parameters := v_parameters || ', ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text';
+        end if;
+        execute format($function$
+create or replace function pgq.insert_event(%s)
+returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+begin
+%s    raise exception '%%', coalesce('No such queue: ' || queue_name, 'Queue name must not be NULL')
+        using errcode = case when queue_name is null then 'PQ008' else 'PQ001' end,
+              hint = 'queues there are: select queue_name from pgq.queue';
+end $body$$function$, v_parameters,
+            case when v_names is null then '' else pgq._name_tree(v_names, v_ids,
+                v_arguments || case when v_extra then 'ev_extra1, ev_extra2, ev_extra3, ev_extra4' else 'null, null, null, null' end,
+                1, cardinality(v_names)) end);
+    end loop;
+end $make$;
+
+-- pgq.refresh_code() -> integer
+-- Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand.
+-- returns    number of queues
+-- locks      as pgq.create_queue()
+-- runs as    owner
+create or replace function pgq.refresh_code() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_count integer := 0;
+begin
+    perform pgq._lock_queue_set();
+    for v_queue in select * from pgq.queue order by queue_id loop
+        perform pgq._make_queue_code(v_queue);
+        v_count := v_count + 1;
+    end loop;
+    perform pgq._make_insert_event();
+    return v_count;
+end $$;
+
+-- pgq._lock_queue_set() -> void
+-- One transaction at a time changes the set of queues: pgq.insert_event() is one function for all of them.
+-- locks      an advisory lock, to the end of the transaction; nobody but create_queue, drop_queue and the like takes it
+-- runs as    caller
+create or replace function pgq._lock_queue_set() returns void
+language sql as $$
+    select pg_advisory_xact_lock('pgq.queue'::regclass::oid::bigint::integer, 0)
+$$;
+
+-- pgq._queue_changed() -> trigger
+-- Keep the generated code in step with pgq.queue.
+-- runs as    owner: an operator with UPDATE on pgq.queue need not own functions
+create or replace function pgq._queue_changed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_op <> 'DELETE' then
+        perform pgq._make_queue_code(new);
+    end if;
+    if tg_op <> 'UPDATE' or new.queue_name <> old.queue_name then
+        perform pgq._lock_queue_set();
+        perform pgq._make_insert_event();
+    end if;
+    return null;
+end $$;
+
+create trigger queue_changed after insert or delete on pgq.queue
+    for each row execute function pgq._queue_changed();
+create trigger queue_settings_changed after update on pgq.queue
+    for each row when ((old.queue_name, old.queue_cur_table, old.queue_disable_insert, old.queue_per_tx_limit,
+                        old.queue_data_pfx, old.queue_event_seq)
+        is distinct from (new.queue_name, new.queue_cur_table, new.queue_disable_insert, new.queue_per_tx_limit,
+                          new.queue_data_pfx, new.queue_event_seq))
+    execute function pgq._queue_changed();
+
+-- pgq._sealed() -> trigger
+-- Guards a data table that takes no more events (see pgq.maint_rotate_tables_step2()): a statement that chose it before
+-- the rotation, and reaches it only after, has its event put into the current table instead.
+-- raises     40001  there is no saying which table is current
+-- runs as    owner
+create or replace function pgq._sealed() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_current text;
+begin
+    execute format('select %L || pgq.event_%s_slot()', format('event_%s_', tg_argv[0]), tg_argv[0]) into v_current;
+    if v_current = tg_table_name then
+        raise exception 'could not serialize access: %.% takes no more events', tg_table_schema, tg_table_name
+            using errcode = '40001', hint = 'run the transaction again';
+    end if;
+    execute format('insert into pgq.%I select ($1).*', v_current) using new;
+    return null;
+end $$;
+
+-- pgq.create_queue(i_queue_name) -> integer
+-- Create a queue with its tables, sequences, code and first tick.
+-- i_queue_name any text; tables are named by the queue's id, so every name is safe
+-- returns    1 created, 0 there is one already
+-- raises     PQ008  the name is null
+-- locks      one change to the set of queues at a time, to the end of the transaction
+-- runs as    owner
+create or replace function pgq.create_queue(i_queue_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_id integer;
+    v_table text;
+begin
+    if i_queue_name is null then
+        raise exception 'Invalid NULL value: queue name'
+            using errcode = 'PQ008', hint = 'select pgq.create_queue(''name'')';
+    end if;
+    perform pgq._lock_queue_set();
+    perform 1 from pgq.queue q where q.queue_name = i_queue_name;
+    if found then
+        return 0;
+    end if;
+
+    v_id := nextval('pgq.queue_queue_id_seq');
+    v_table := format('event_%s', v_id);
+    execute format('create sequence pgq.%I', v_table || '_id_seq');
+    execute format('create sequence pgq.%I', v_table || '_tick_seq');
+    execute format('create table pgq.%I () inherits (pgq.event_template)', v_table);
+    for v_slot in 0..2 loop
+        execute format('create table pgq.%I () inherits (pgq.%I)', format('%s_%s', v_table, v_slot), v_table);
+        execute format('alter table pgq.%I alter column ev_id set default nextval(%L)',
+                       format('%s_%s', v_table, v_slot), format('pgq.%s_id_seq', v_table));
+        execute format('create index %I on pgq.%I (ev_txid)',
+                       format('%s_%s_txid_idx', v_table, v_slot), format('%s_%s', v_table, v_slot));
+    end loop;
+    execute format('comment on table pgq.%I is %L', v_table, 'skytools: events of queue ' || quote_literal(i_queue_name));
+
+    insert into pgq.queue (queue_id, queue_name, queue_data_pfx, queue_event_seq, queue_tick_seq)
+    values (v_id, i_queue_name, 'pgq.' || v_table, format('pgq.%s_id_seq', v_table), format('pgq.%s_tick_seq', v_table));
+    perform pgq.grant_perms(i_queue_name);
+    perform pgq.tune_storage(i_queue_name);
+    perform pgq.ticker(i_queue_name);
+    return 1;
+end $$;
+
+-- pgq.drop_queue(x_queue_name, x_force) -> integer
+-- Drop a queue with everything in it.
+-- x_queue_name the queue
+-- x_force    true: its subscriptions go too, open batches included
+-- returns    1
+-- raises     PQ001  no such queue
+-- raises     PQ009  consumers are still attached, and x_force is not true
+-- locks      the queue's row, then its tables ACCESS EXCLUSIVE: waits for transactions that use them
+-- runs as    owner
+create or replace function pgq.drop_queue(x_queue_name text, x_force bool) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_consumers text;
+begin
+    perform pgq._lock_queue_set();
+    select * into v_queue from pgq.queue q where q.queue_name = x_queue_name for update;
+    if not found then
+        raise exception 'No such event queue: %', coalesce(x_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    if x_force then
+        perform pgq.unregister_consumer(i.queue_name, i.consumer_name)
+           from pgq.get_consumer_info(x_queue_name) i;
+    else
+        select string_agg(quote_ident(c.co_name), ', ' order by c.co_name) into v_consumers
+          from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
+         where s.sub_queue = v_queue.queue_id;
+        if v_consumers is not null then
+            raise exception 'cannot drop queue, consumers still attached: queue %, consumers %', quote_ident(x_queue_name), v_consumers
+                using errcode = 'PQ009', hint = format('to drop them too: select pgq.drop_queue(%L, true)', x_queue_name);
+        end if;
+    end if;
+
+    for v_slot in 0 .. v_queue.queue_ntables - 1 loop
+        execute format('drop table %s_%s', v_queue.queue_data_pfx, v_slot);
+    end loop;
+    execute format('drop table %s', v_queue.queue_data_pfx);
+    delete from pgq.tick t where t.tick_queue = v_queue.queue_id;
+    delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
+    delete from pgq.queue q where q.queue_id = v_queue.queue_id;
+    execute format('drop sequence %s, %s', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    execute format('drop function pgq.event_%s_insert', v_queue.queue_id);
+    execute format('drop function pgq.event_%s_slot', v_queue.queue_id);
+    return 1;
+end $$;
+
+-- pgq.drop_queue(x_queue_name) -> integer
+-- Drop a queue that has no consumers.
+-- returns    1; null for null
+-- raises     PQ001  no such queue
+-- raises     PQ009  consumers are still attached
+-- runs as    caller; see pgq.drop_queue(text, bool)
+create or replace function pgq.drop_queue(x_queue_name text) returns integer
+language sql strict as $$
+    select pgq.drop_queue(x_queue_name, false)
+$$;
+
+-- pgq._grant_perms_from(src_schema, src_table, dst_schema, dst_table) -> integer
+-- Copy the table privileges of one table, with their grant options, to another; those of the owner are left out.
+-- returns    1; null when an argument is null
+-- runs as    caller, who must own the second table
+create or replace function pgq._grant_perms_from(src_schema text, src_table text, dst_schema text, dst_table text)
+returns integer
+language plpgsql strict as $$
+declare
+    v_grant record;
+begin
+    for v_grant in
+        select a.privilege_type, a.is_grantable,
+               case when a.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end as grantee
+          from pg_catalog.pg_class c
+          join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+         cross join lateral pg_catalog.aclexplode(c.relacl) a
+         where n.nspname = src_schema and c.relname = src_table and a.grantee <> c.relowner
+           and a.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER')
+         order by 3, 1
+    loop
+        execute pg_catalog.format('grant %s on table %I.%I to %s%s', v_grant.privilege_type, dst_schema, dst_table,
+                                  v_grant.grantee, case when v_grant.is_grantable then ' with grant option' else '' end);
+    end loop;
+    return 1;
+end $$;
+
+-- pgq.grant_perms(x_queue_name) -> integer
+-- Give a queue's tables the privileges of pgq.event_template, and its sequences those of every queue.
+-- returns    1
+-- raises     PQ001  no such queue
+-- runs as    owner
+create or replace function pgq.grant_perms(x_queue_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_table text;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = x_queue_name;
+    if not found then
+        raise exception 'Queue not found: %', coalesce(x_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    v_table := format('event_%s', v_queue.queue_id);
+    execute format('grant select on sequence %s, %s to public', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    if to_regrole('pgq_admin') is not null then
+        execute format('grant usage on sequence %s to pgq_admin', v_queue.queue_event_seq);
+    end if;
+    perform pgq._grant_perms_from('pgq', 'event_template', 'pgq', v_table);
+    for v_slot in 0 .. v_queue.queue_ntables - 1 loop
+        perform pgq._grant_perms_from('pgq', 'event_template', 'pgq', format('%s_%s', v_table, v_slot));
+    end loop;
+    return 1;
+end $$;
+
+-- pgq.tune_storage(i_queue_name) -> integer
+-- Set storage parameters that suit event tables: they are only inserted into and truncated, so there is nothing to vacuum.
+-- returns    1; 0 no such queue; null for null
+-- locks      the event tables SHARE UPDATE EXCLUSIVE
+-- runs as    caller, who must own the tables
+create or replace function pgq.tune_storage(i_queue_name text) returns integer
+language plpgsql strict as $$
+declare
+    v_queue pgq.queue;
+    v_table text;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
+    if not found then
+        return 0;
+    end if;
+    for v_slot in 0 .. v_queue.queue_ntables - 1 loop
+        v_table := pg_catalog.format('%s_%s', v_queue.queue_data_pfx, v_slot);
+        execute pg_catalog.format('alter table %s set (fillfactor = 100, autovacuum_enabled = off, toast.autovacuum_enabled = off)', v_table);
+    end loop;
+    return 1;
+end $$;
+
+-- pgq.set_queue_config(x_queue_name, x_param_name, x_param_value) -> integer
+-- Change a setting of a queue.
+-- x_param_name  ticker_max_count, ticker_max_lag, ticker_idle_period, ticker_paused, rotation_period or external_ticker
+-- x_param_value the value as text, e.g. '500', '3 seconds', 'true'
+-- returns    1
+-- raises     PQ001  no such queue
+-- raises     PQ008  an argument is null, or there is no such parameter
+-- raises     22P02, 22007  the value does not fit the parameter's type
+-- locks      the queue's row
+-- runs as    owner
+create or replace function pgq.set_queue_config(x_queue_name text, x_param_name text, x_param_value text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_params text[] := array['ticker_max_count', 'ticker_max_lag', 'ticker_idle_period', 'ticker_paused',
+                             'rotation_period', 'external_ticker'];
+begin
+    if x_queue_name is null or x_param_name is null or x_param_value is null then
+        raise exception 'Invalid NULL value: queue %, parameter %, value %',
+            coalesce(x_queue_name, 'NULL'), coalesce(x_param_name, 'NULL'), coalesce(x_param_value, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq.set_queue_config(''queue'', ''parameter'', ''value'')';
+    end if;
+    perform 1 from pgq.queue q where q.queue_name = x_queue_name;
+    if not found then
+        raise exception 'No such event queue: %', x_queue_name
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    if x_param_name <> all (v_params) then
+        raise exception 'cannot change parameter "%"', x_param_name
+            using errcode = 'PQ008', hint = 'parameters: ' || array_to_string(v_params, ', ');
+    end if;
+    execute format('update pgq.queue set %1$I = cast($1 as %2$s) where queue_name = $2', 'queue_' || x_param_name,
+                   (select format_type(a.atttypid, a.atttypmod) from pg_attribute a
+                     where a.attrelid = 'pgq.queue'::regclass and a.attname = 'queue_' || x_param_name))
+      using x_param_value, x_queue_name;
+    return 1;
+end $$;
+
+-- pgq.insert_event(queue_name, ev_type, ev_data) -> bigint
+-- Put an event into a queue, as part of the caller's transaction: it exists when that commits.
+-- queue_name the queue
+-- ev_type    what kind of event; any text
+-- ev_data    payload; any text
+-- returns    the event's id
+-- raises     PQ001  no such queue
+-- raises     PQ006  the queue does not take events (queue_disable_insert)
+-- raises     PQ007  more events in one transaction than queue_per_tx_limit
+-- raises     PQ008  the queue name is null
+-- locks      the queue's current table ROW EXCLUSIVE, like any INSERT
+-- runs as    owner: a producer needs EXECUTE, no table right
+-- see        generated for the queues there are, by pgq._make_insert_event()
+
+-- pgq.insert_event(queue_name, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
+-- Put an event with extra fields into a queue, as part of the caller's transaction.
+-- queue_name the queue
+-- ev_type    what kind of event; any text
+-- ev_data    payload; any text
+-- ev_extra1  further fields, for the application; so are ev_extra2, ev_extra3 and ev_extra4
+-- returns    the event's id
+-- raises     PQ001, PQ006, PQ007, PQ008  as the short form
+-- runs as    owner
+select pgq._make_insert_event();
+comment on function pgq.insert_event(text, text, text) is
+    'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()';
+comment on function pgq.insert_event(text, text, text, text, text, text, text) is
+    'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()';
+
+-- pgq.insert_event_raw(queue_name, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
+-- Put an event with given id, time, owner and retry count into a queue: for replication and for events that come back.
+-- The queue's event sequence advances in any case, so that the ticker takes notice.
+-- queue_name the queue
+-- ev_id      null: the next of the sequence
+-- ev_time    null: now()
+-- ev_owner   sub_id of the only subscription that shall see it; null: all. Not counted against queue_per_tx_limit if set
+-- ev_retry   how often it was retried; null: never
+-- returns    the event's id
+-- raises     PQ001, PQ006, PQ007, PQ008  as pgq.insert_event()
+-- runs as    owner
+create or replace function pgq.insert_event_raw(
+    queue_name text, ev_id bigint, ev_time timestamptz, ev_owner integer, ev_retry integer, ev_type text, ev_data text,
+    ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_id bigint;
+begin
+    if queue_name is null then
+        raise exception 'Queue name must not be NULL'
+            using errcode = 'PQ008', hint = 'name a queue: select queue_name from pgq.queue';
+    end if;
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = insert_event_raw.queue_name;
+    if not found then
+        raise exception 'No such queue: %', queue_name
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    execute format('select pgq.event_%s_insert($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)', v_queue_id) into v_id
+      using ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4;
+    return v_id;
+end $$;
+
+-- pgq.current_event_table(x_queue_name) -> text
+-- The table that takes a queue's events now, for INSERT and COPY straight into it. ev_id and ev_txid have defaults,
+-- ev_time must be given. The name holds to the end of the transaction: the table cannot be rotated away before.
+-- returns    e.g. 'pgq.event_1_0', needs no quoting
+-- raises     PQ001  no such queue
+-- raises     PQ006  the queue does not take events (unless session_replication_role is replica)
+-- locks      the table ROW EXCLUSIVE
+-- runs as    owner; to write the table the caller needs INSERT on it (pgq_admin)
+create or replace function pgq.current_event_table(x_queue_name text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_slot integer;
+    v_again integer;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = x_queue_name;
+    if not found then
+        raise exception 'Event queue not found: %', coalesce(x_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    if v_queue.queue_disable_insert and current_setting('session_replication_role') <> 'replica' then
+        raise exception 'Writing to queue disabled: %', x_queue_name
+            using errcode = 'PQ006', hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %L', x_queue_name);
+    end if;
+    -- Asked of the catalog, which is newer than the snapshot of an old REPEATABLE READ transaction.
+    execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_slot;
+    loop
+        execute format('lock table %s_%s in row exclusive mode', v_queue.queue_data_pfx, v_slot);
+        execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_again;
+        exit when v_again = v_slot;
+        v_slot := v_again;
+    end loop;
+    return format('%s_%s', v_queue.queue_data_pfx, v_slot);
+end $$;
+
+-- pgq._insert_many(i_queue_name, i_count, i_source) -> text
+-- The statement that inserts many events, after the checks that insert_event() makes for each.
+-- i_count    how many events
+-- i_source   a query that gives ev_type, ev_data, ev_extra1 .. ev_extra4 in the order of the events
+-- returns    an INSERT that returns the ids; they are drawn by the column's default, so in the order of the source
+-- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
+-- runs as    caller, within a security definer function
+create or replace function pgq._insert_many(i_queue_name text, i_count integer, i_source text) returns text
+language plpgsql as $$
+declare
+    v_table text := pgq.current_event_table(i_queue_name);
+    v_queue pgq.queue;
+    v_setting text;
+    v_done integer;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
+    if v_queue.queue_per_tx_limit is not null then
+        v_setting := format('pgq.events_in_tx_%s', v_queue.queue_id);
+        v_done := coalesce(nullif(current_setting(v_setting, true), ''), '0')::integer + i_count;
+        if v_done > v_queue.queue_per_tx_limit then
+            raise exception 'Queue % allows max % events from one TX', quote_literal(i_queue_name), v_queue.queue_per_tx_limit
+                using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
+        end if;
+        perform set_config(v_setting, v_done::text, true);
+    end if;
+    return format('insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) '
+                  'select now(), s.* from (%s) s returning ev_id', v_table, i_source);
+end $$;
+
+-- pgq.insert_events(queue, types, datas, extra1, extra2, extra3, extra4) -> setof bigint
+-- Put many events into a queue in one call: the n-th event has the n-th element of each array.
+-- queue      the queue
+-- types      event types
+-- datas      payloads, as many as types; null: all payloads are null
+-- extra1     further fields, as many as types; null: none; so are extra2, extra3 and extra4
+-- returns    the event ids, ascending, in the order of the arrays; no rows for empty arrays
+-- raises     PQ001, PQ006, PQ007  as pgq.insert_event(); then no event is inserted
+-- raises     PQ008  types is null, or an array is not as long as types or has more than one dimension
+-- locks      the queue's current table ROW EXCLUSIVE
+-- runs as    owner
+create or replace function pgq.insert_events(
+    queue text, types text[], datas text[],
+    extra1 text[] default null, extra2 text[] default null, extra3 text[] default null, extra4 text[] default null)
+returns setof bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_bad text;
+    v_source text := 'select * from unnest($1, $2, $3, $4, $5, $6)';
+begin
+    if types is null then
+        v_bad := 'types is null';
+    else
+        select string_agg(format('%s has %s elements', a.name, cardinality(a.list)), ', ') into v_bad
+          from (values ('types', types), ('datas', datas), ('extra1', extra1), ('extra2', extra2),
+                       ('extra3', extra3), ('extra4', extra4)) as a (name, list)
+         where cardinality(a.list) <> cardinality(types) or array_ndims(a.list) > 1;
+    end if;
+    if v_bad is not null then
+        raise exception 'insert_events into queue %: each array must have one dimension and the length of types (%): %',
+            coalesce(queue, 'NULL'), coalesce(cardinality(types)::text, 'null'), v_bad
+            using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
+    end if;
+    if coalesce(extra1, extra2, extra3, extra4) is null then
+        v_source := 'select *, null, null, null, null from unnest($1, $2)';
+    end if;
+    return query execute pgq._insert_many(queue, cardinality(types), v_source)
+      using types, datas, extra1, extra2, extra3, extra4;
+end $$;
+
+-- pgq.insert_events(queue, events) -> setof bigint
+-- Put many events into a queue in one call, each given as a JSON object.
+-- queue      the queue
+-- events     objects with the keys type, data, extra1, extra2, extra3, extra4, none of them required. A string is stored as
+--            its text, null as null, everything else as JSON text
+-- returns    the event ids, ascending, in the order of the array; no rows for an empty array
+-- raises     PQ001, PQ006, PQ007  as pgq.insert_event(); then no event is inserted
+-- raises     PQ008  events is null, an element is not an object or has another key
+-- locks      the queue's current table ROW EXCLUSIVE
+-- runs as    owner
+create or replace function pgq.insert_events(queue text, events jsonb[]) returns setof bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_bad text;
+begin
+    if events is null then
+        v_bad := 'events is null';
+    else
+        select format('element %s is %s', e.n, coalesce(left(e.event::text, 100), 'null')) into v_bad
+          from unnest(events) with ordinality e (event, n)
+         where jsonb_typeof(e.event) is distinct from 'object'
+            or (e.event - array['type', 'data', 'extra1', 'extra2', 'extra3', 'extra4']) <> '{}'
+         order by e.n limit 1;
+    end if;
+    if v_bad is not null then
+        raise exception 'insert_events into queue %: events must be objects with the keys type, data, extra1 .. extra4: %',
+            coalesce(queue, 'NULL'), v_bad
+            using errcode = 'PQ008', hint = 'e.g. array[''{"type": "t", "data": {"a": 1}}''::jsonb]';
+    end if;
+    return query execute pgq._insert_many(queue, cardinality(events),
+        $source$select e->>'type', e->>'data', e->>'extra1', e->>'extra2', e->>'extra3', e->>'extra4' from unnest($1) e$source$)
+      using events;
+end $$;
+
+-- pgq.insert_json(queue, ev_type, payload, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
+-- Put an event with a JSON payload into a queue; pgq.get_batch_json() reads it back as jsonb.
+-- queue      the queue
+-- payload    any JSON; stored as its text in ev_data; null as null
+-- returns    the event's id
+-- raises     PQ001, PQ006, PQ007, PQ008  as pgq.insert_event()
+-- runs as    caller; see pgq.insert_event()
+create or replace function pgq.insert_json(
+    queue text, ev_type text, payload jsonb,
+    ev_extra1 text default null, ev_extra2 text default null, ev_extra3 text default null, ev_extra4 text default null)
+returns bigint
+language sql as $$
+    select pgq.insert_event(queue, ev_type, payload::text, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+$$;
+
+-- pgq.get_batch_json(x_batch_id) -> setof record
+-- The events of an open batch, with ev_data as jsonb.
+-- returns    as pgq.get_batch_events(), but payload jsonb in place of ev_data
+-- raises     PQ003  no such open batch
+-- raises     22P02  ev_data of an event is not JSON
+-- runs as    caller; see pgq.get_batch_events()
+create or replace function pgq.get_batch_json(
+    x_batch_id bigint, out ev_id bigint, out ev_time timestamptz, out ev_txid bigint, out ev_retry int4, out ev_type text,
+    out payload jsonb, out ev_extra1 text, out ev_extra2 text, out ev_extra3 text, out ev_extra4 text)
+returns setof record
+language plpgsql as $$
+begin
+    return query
+    select e.ev_id, e.ev_time, e.ev_txid, e.ev_retry, e.ev_type, e.ev_data::jsonb,
+           e.ev_extra1, e.ev_extra2, e.ev_extra3, e.ev_extra4
+      from pgq.get_batch_events(x_batch_id) e;
+end $$;
+
+-- pgq.register_consumer(x_queue_name, x_consumer_id) -> integer
+-- Subscribe a consumer to a queue: it will get every event that is committed after the queue's newest tick.
+-- returns    1 subscribed, 0 it was already
+-- raises     PQ001  no such queue
+-- raises     PQ008  the consumer's name is null
+-- raises     PQ012  the queue has no tick yet
+-- runs as    owner
+create or replace function pgq.register_consumer(x_queue_name text, x_consumer_id text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return pgq.register_consumer_at(x_queue_name, x_consumer_id, null);
+end $$;
+
+-- pgq.register_consumer_at(x_queue_name, x_consumer_name, x_tick_pos) -> integer
+-- Subscribe a consumer to a queue at a tick, or move a subscribed one there; a batch that it has open is then dropped.
+-- x_tick_pos tick after which its events begin; null: the newest, and no change to a consumer that is subscribed
+-- returns    1 subscribed, 0 it was already
+-- raises     PQ001  no such queue
+-- raises     PQ005  no such tick (any more)
+-- raises     PQ008  the consumer's name is null
+-- raises     PQ012  the queue has no tick yet
+-- locks      the queue's row FOR SHARE, so that no rotation drops the tick; the consumer's row
+-- runs as    owner
+create or replace function pgq.register_consumer_at(x_queue_name text, x_consumer_name text, x_tick_pos bigint)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_consumer_id integer;
+    v_sub integer;
+    v_tick bigint;
+begin
+    if x_consumer_name is null then
+        raise exception 'Invalid NULL value: consumer name for queue %', coalesce(x_queue_name, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq.register_consumer(''queue'', ''consumer'')';
+    end if;
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = x_queue_name for share;
+    if not found then
+        raise exception 'Event queue not created yet: %', coalesce(x_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = format('select pgq.create_queue(%L)', x_queue_name);
+    end if;
+
+    insert into pgq.consumer (co_name)
+    select x_consumer_name where not exists (select from pgq.consumer c where c.co_name = x_consumer_name)
+    on conflict do nothing;
+    select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = x_consumer_name for update;
+
+    select s.sub_key into v_sub from pgq.subscriber s
+     where s.sub_queue = v_queue_id and s.sub_consumer = v_consumer_id;
+    if v_sub is not null and x_tick_pos is null then
+        return 0;
+    end if;
+
+    if x_tick_pos is not null then
+        select t.tick_id into v_tick from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id = x_tick_pos;
+        if not found then
+            raise exception 'cannot reposition, tick not found: % of queue %', x_tick_pos, x_queue_name
+                using errcode = 'PQ005', hint = 'ticks there are: select min(tick_id), max(tick_id) from pgq.tick where tick_queue = '
+                    || v_queue_id;
+        end if;
+    else
+        select max(t.tick_id) into v_tick from pgq.tick t where t.tick_queue = v_queue_id;
+        if v_tick is null then
+            raise exception 'No ticks for this queue.  Please run ticker on database.  Queue: %', x_queue_name
+                using errcode = 'PQ012', hint = format('select pgq.ticker(%L)', x_queue_name);
+        end if;
+    end if;
+
+    if v_sub is not null then
+        perform pgq._set_position(v_sub, v_tick, null, null, now());
+        return 0;
+    end if;
+    insert into pgq.subscriber (sub_queue, sub_consumer) values (v_queue_id, v_consumer_id)
+    on conflict do nothing returning sub_key into v_sub;
+    perform pgq._move(v_sub, null, 0, v_tick, null, null, now());
+    return 1;
+end $$;
+
+-- pgq.unregister_consumer(x_queue_name, x_consumer_name) -> integer
+-- End a subscription, its subconsumers' too. Its open batches and its events that wait for a retry are given up.
+-- The name of a subconsumer ends that subconsumer alone.
+-- returns    how many subscriptions ended; 0 there was none
+-- locks      the subscription's and the consumer's row
+-- runs as    owner
+create or replace function pgq.unregister_consumer(x_queue_name text, x_consumer_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_sub pgq.subscriber;
+    v_pos record;
+    v_members integer;
+    v_count integer;
+begin
+    select s.* into v_sub
+      from pgq.subscriber s
+      join pgq.queue q on q.queue_id = s.sub_queue
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name = x_queue_name and c.co_name = x_consumer_name
+       for update of s, c;
+    if not found then
+        return 0;
+    end if;
+
+    v_pos := pgq._position(v_sub.sub_key);
+    select count(*) into v_members from pgq.subscriber s where s.sub_queue = v_sub.sub_queue and s.sub_id = v_sub.sub_id;
+    -- A subconsumer's row has both ticks (a batch is open) or none.
+    if v_members > 1 and (v_pos.last_tick is null) = (v_pos.next_tick is null) then
+        delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
+        return 1;
+    end if;
+
+    delete from pgq.retry_queue r where r.ev_owner = v_sub.sub_id;
+    delete from pgq.subscriber s where s.sub_id = v_sub.sub_id;
+    get diagnostics v_count = row_count;
+    delete from pgq.consumer c
+     where c.co_id = v_sub.sub_consumer
+       and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+    return v_count;
+end $$;
+
+-- pgq.find_tick_helper(i_queue_id, i_prev_tick_id, i_prev_tick_time, i_prev_tick_seq, i_min_count, i_min_interval) -> record
+-- The tick that ends a batch of at least so many events, or so long a time.
+-- i_prev_tick_id the tick where the batch begins, with its time and event sequence
+-- i_min_count    events wanted; null: any
+-- i_min_interval time wanted; null: any. Given both, either suffices
+-- returns    the tick; all null when there is none yet. A tick further on than twice what is wanted gives way to the first
+--            that suffices
+-- runs as    caller
+create or replace function pgq.find_tick_helper(
+    i_queue_id int4, i_prev_tick_id int8, i_prev_tick_time timestamptz, i_prev_tick_seq int8, i_min_count int8,
+    i_min_interval interval, out next_tick_id int8, out next_tick_time timestamptz, out next_tick_seq int8)
+returns record
+language plpgsql stable as $$
+declare
+    v_tick pgq.tick;
+    v_first pgq.tick;
+begin
+    select * into v_tick from pgq.tick t
+     where t.tick_queue = i_queue_id and t.tick_id > i_prev_tick_id
+     order by t.tick_queue desc, t.tick_id desc limit 1;
+    if not found then
+        return;
+    end if;
+    if v_tick.tick_event_seq - i_prev_tick_seq > 2 * i_min_count or v_tick.tick_time - i_prev_tick_time > 2 * i_min_interval then
+        select * into v_first from pgq.tick t
+         where t.tick_queue = i_queue_id and t.tick_id > i_prev_tick_id
+           and (t.tick_event_seq - i_prev_tick_seq >= i_min_count or t.tick_time - i_prev_tick_time >= i_min_interval)
+         order by t.tick_queue, t.tick_id limit 1;
+        v_tick := v_first;
+    elsif not coalesce(v_tick.tick_event_seq - i_prev_tick_seq >= i_min_count, false)
+      and not coalesce(v_tick.tick_time - i_prev_tick_time >= i_min_interval, false) then
+        return;
+    end if;
+    next_tick_id := v_tick.tick_id;
+    next_tick_time := v_tick.tick_time;
+    next_tick_seq := v_tick.tick_event_seq;
+end $$;
+
+-- pgq.next_batch_custom(i_queue_name, i_consumer_name, i_min_lag, i_min_count, i_min_interval) -> record
+-- Open the consumer's next batch, or give the one that it has open.
+-- i_min_lag      only events that are at least this old; null: any
+-- i_min_count    only a batch of about this many events; null: any
+-- i_min_interval only a batch that covers this much time; null: any. With i_min_count too, either suffices
+-- returns    the batch and its ticks; all null when there is nothing to do yet
+-- raises     PQ002  not subscribed
+-- raises     PQ011  the subscription's tick is gone
+-- locks      none; when another transaction opens or closes a batch of this consumer, waits for it to end
+-- runs as    owner
+create or replace function pgq.next_batch_custom(
+    i_queue_name text, i_consumer_name text, i_min_lag interval, i_min_count int4, i_min_interval interval,
+    out batch_id int8, out cur_tick_id int8, out prev_tick_id int8, out cur_tick_time timestamptz,
+    out prev_tick_time timestamptz, out cur_tick_event_seq int8, out prev_tick_event_seq int8)
+returns record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_sub integer;
+    v_pos record;
+begin
+    select s.sub_queue, s.sub_key into v_queue_id, v_sub
+      from pgq.queue q
+      join pgq.subscriber s on s.sub_queue = q.queue_id
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name = i_queue_name and c.co_name = i_consumer_name;
+    if not found then
+        raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
+            using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+    end if;
+
+    loop
+        v_pos := pgq._position(v_sub);
+        select t.tick_id, t.tick_time, t.tick_event_seq into prev_tick_id, prev_tick_time, prev_tick_event_seq
+          from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id = v_pos.last_tick;
+        if not found then
+            raise exception 'PgQ corruption: Consumer % on queue % does not see tick %',
+                i_consumer_name, i_queue_name, coalesce(v_pos.last_tick::text, '<NULL>')
+                using errcode = 'PQ011',
+                      hint = format('start again at a tick that exists: select pgq.register_consumer_at(%L, %L, (select max(tick_id) from pgq.tick where tick_queue = %s))',
+                                    i_queue_name, i_consumer_name, v_queue_id);
+        end if;
+
+        if v_pos.batch is not null then
+            batch_id := v_pos.batch;
+            select t.tick_id, t.tick_time, t.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
+              from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id = v_pos.next_tick;
+            return;
+        end if;
+
+        if i_min_count is null and i_min_interval is null then
+            select t.tick_id, t.tick_time, t.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
+              from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id > v_pos.last_tick
+             order by t.tick_queue, t.tick_id limit 1;
+        else
+            select h.next_tick_id, h.next_tick_time, h.next_tick_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
+              from pgq.find_tick_helper(v_queue_id, prev_tick_id, prev_tick_time, prev_tick_event_seq,
+                                        i_min_count, i_min_interval) h;
+        end if;
+        if cur_tick_id is null or now() - cur_tick_time < i_min_lag then
+            cur_tick_id := null;
+            cur_tick_time := null;
+            cur_tick_event_seq := null;
+            prev_tick_id := null;
+            prev_tick_time := null;
+            prev_tick_event_seq := null;
+            return;
+        end if;
+
+        batch_id := nextval('pgq.batch_id_seq');
+        if pgq._move(v_sub, v_pos.slot, v_pos.seq, prev_tick_id, batch_id, cur_tick_id, now()) then
+            return;
+        end if;
+        -- Another worker of this consumer was first; it has ended, so look at what it left.
+        batch_id := null;
+    end loop;
+end $$;
+
+-- pgq.next_batch_info(i_queue_name, i_consumer_name) -> record
+-- Open the consumer's next batch, or give the one that it has open.
+-- returns    the batch and its ticks; all null when there is nothing to do yet
+-- raises     PQ002, PQ011  as pgq.next_batch_custom()
+-- runs as    caller; see pgq.next_batch_custom()
+create or replace function pgq.next_batch_info(
+    i_queue_name text, i_consumer_name text, out batch_id int8, out cur_tick_id int8, out prev_tick_id int8,
+    out cur_tick_time timestamptz, out prev_tick_time timestamptz, out cur_tick_event_seq int8, out prev_tick_event_seq int8)
+returns record
+language sql as $$
+    select * from pgq.next_batch_custom(i_queue_name, i_consumer_name, null, null, null)
+$$;
+
+-- pgq.next_batch(i_queue_name, i_consumer_name) -> bigint
+-- Open the consumer's next batch, or give the one that it has open.
+-- returns    the batch's id; null when there is nothing to do yet
+-- raises     PQ002, PQ011  as pgq.next_batch_custom()
+-- runs as    caller; see pgq.next_batch_custom()
+create or replace function pgq.next_batch(i_queue_name text, i_consumer_name text) returns bigint
+language sql as $$
+    select b.batch_id from pgq.next_batch_custom(i_queue_name, i_consumer_name, null, null, null) b
+$$;
+
+-- pgq.batch_event_tables(x_batch_id) -> setof text
+-- The tables in which the events of an open batch are: the previous, the current, or both, previous first.
+-- returns    e.g. 'pgq.event_1_0'
+-- raises     PQ003  no such open batch
+-- runs as    caller
+create or replace function pgq.batch_event_tables(x_batch_id bigint) returns setof text
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(x_batch_id);
+    v_queue pgq.queue;
+    v_from txid_snapshot;
+    v_to txid_snapshot;
+    v_previous integer;
+begin
+    if v_batch.sub_key is null then
+        raise exception 'Cannot find data for batch %', coalesce(x_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
+    end if;
+    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
+    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
+
+    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
+    -- takes its first event only after step 1 has committed: both comparisons are exact.
+    v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
+    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
+        return next v_queue.queue_data_pfx || '_' || v_previous;
+    end if;
+    if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
+        return next v_queue.queue_data_pfx || '_' || v_queue.queue_cur_table;
+    end if;
+end $$;
+
+-- pgq._batch_query(i_batch_id, i_where) -> text
+-- The query that gives a batch's events: those of transactions that the batch's last tick sees and its first does not.
+-- The txid index finds them: one range of txids, and a list of those long transactions that ended during the batch, so that
+-- one long transaction does not widen the range to all that came after its start.
+-- i_where    more conditions for each table, over ev_..., beginning with ' and '; or ''
+-- returns    SQL text, without ORDER BY
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller
+create or replace function pgq._batch_query(i_batch_id bigint, i_where text) returns text
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_from txid_snapshot;
+    v_to txid_snapshot;
+    v_low bigint;
+    v_listed bigint[] := '{}';
+    v_txid bigint;
+    v_table text;
+    v_range text;
+    v_columns text := 'select ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4';
+    v_owner text;
+    v_parts text[] := '{}';
+begin
+    if v_batch.sub_key is null then
+        raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
+    end if;
+    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
+    if v_from is null or v_to is null then
+        raise exception 'could not construct sql for batch %: tick % or % is gone', i_batch_id, v_batch.last_tick, v_batch.next_tick
+            using errcode = 'PQ011', hint = 'move the consumer to a tick that exists: pgq.register_consumer_at()';
+    end if;
+
+    v_low := txid_snapshot_xmax(v_from);
+    for v_txid in
+        select x from txid_snapshot_xip(v_from) x
+         where txid_visible_in_snapshot(x, v_to)
+         order by x desc
+    loop
+        if v_txid >= v_low - 100 then
+            v_low := v_txid;
+        else
+            v_listed := v_listed || v_txid;
+        end if;
+    end loop;
+
+    v_range := format('ev.ev_txid >= %s and ev.ev_txid < %s', v_low, txid_snapshot_xmax(v_to));
+    if exists (select from txid_snapshot_xip(v_to) x where x >= v_low) then
+        v_range := v_range || format(' and txid_visible_in_snapshot(ev.ev_txid, %L)', v_to);
+    end if;
+    if v_low < txid_snapshot_xmax(v_from) then
+        v_range := v_range || format(' and not txid_visible_in_snapshot(ev.ev_txid, %L)', v_from);
+    end if;
+    v_owner := format(' and (ev.ev_owner is null or ev.ev_owner = %s)', v_batch.sub_id);
+    for v_table in select * from pgq.batch_event_tables(i_batch_id) loop
+        v_parts := v_parts || format('%s from %s ev where %s%s%s', v_columns, v_table, v_range, v_owner, i_where);
+        if v_listed <> '{}' then
+            v_parts := v_parts || format('%s from %s ev where ev.ev_txid = any (%L::bigint[])%s%s',
+                                         v_columns, v_table, v_listed, v_owner, i_where);
+        end if;
+    end loop;
+    return array_to_string(v_parts, e'\nunion all ');
+end $$;
+
+-- pgq.batch_event_sql(x_batch_id) -> text
+-- The query that gives the events of an open batch, in the order of their ids.
+-- returns    SQL text; it stays right as long as the batch is open
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller
+create or replace function pgq.batch_event_sql(x_batch_id bigint) returns text
+language sql as $$
+    select pgq._batch_query(x_batch_id, '') || ' order by 1'
+$$;
+
+-- pgq.get_batch_events(x_batch_id) -> setof record
+-- The events of an open batch, in the order of their ids. The same rows each time, as long as the batch is open.
+-- returns    no rows for an empty batch, which must be finished like any other
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller, who needs SELECT on the event tables (pgq_reader)
+create or replace function pgq.get_batch_events(
+    x_batch_id bigint, out ev_id bigint, out ev_time timestamptz, out ev_txid bigint, out ev_retry int4, out ev_type text,
+    out ev_data text, out ev_extra1 text, out ev_extra2 text, out ev_extra3 text, out ev_extra4 text)
+returns setof record
+language plpgsql as $$
+begin
+    return query execute pgq.batch_event_sql(x_batch_id);
+end $$;
+
+-- pgq.get_batch_cursor(i_batch_id, i_cursor_name, i_quick_limit, i_extra_where) -> setof record
+-- Declare a cursor over a batch's events and fetch the first of them; FETCH from the cursor gives the rest.
+-- i_cursor_name cursor to declare; it lives to the end of the transaction
+-- i_quick_limit how many events to return at once; 0 or less: none
+-- i_extra_where SQL condition over the columns of the events, pasted in as it is: never give it untrusted text; null: none
+-- returns    the first events; no rows, and no cursor, when the batch, the name or the limit is null
+-- raises     PQ003  no such open batch
+-- raises     42P03  there is a cursor of that name
+-- runs as    caller, who needs SELECT on the event tables (pgq_reader)
+create or replace function pgq.get_batch_cursor(
+    i_batch_id bigint, i_cursor_name text, i_quick_limit int4, i_extra_where text,
+    out ev_id bigint, out ev_time timestamptz, out ev_txid bigint, out ev_retry int4, out ev_type text,
+    out ev_data text, out ev_extra1 text, out ev_extra2 text, out ev_extra3 text, out ev_extra4 text)
+returns setof record
+language plpgsql as $$
+declare
+    v_sql text;
+begin
+    if i_batch_id is null or i_cursor_name is null or i_quick_limit is null then
+        return;
+    end if;
+    if i_extra_where is null then
+        v_sql := pgq.batch_event_sql(i_batch_id);
+    else
+        v_sql := pg_catalog.format(e'select * from (%s) ev where %s\norder by 1', pgq._batch_query(i_batch_id, ''), i_extra_where);
+    end if;
+    execute pg_catalog.format('declare %I no scroll cursor for %s', i_cursor_name, v_sql);
+    if i_quick_limit > 0 then
+        return query execute pg_catalog.format('fetch %s from %I', i_quick_limit, i_cursor_name);
+    end if;
+end $$;
+
+-- pgq.get_batch_cursor(i_batch_id, i_cursor_name, i_quick_limit) -> setof record
+-- Declare a cursor over a batch's events and fetch the first of them.
+-- returns    as the long form
+-- raises     PQ003, 42P03  as the long form
+-- runs as    caller
+create or replace function pgq.get_batch_cursor(
+    i_batch_id bigint, i_cursor_name text, i_quick_limit int4,
+    out ev_id bigint, out ev_time timestamptz, out ev_txid bigint, out ev_retry int4, out ev_type text,
+    out ev_data text, out ev_extra1 text, out ev_extra2 text, out ev_extra3 text, out ev_extra4 text)
+returns setof record
+language sql strict as $$
+    select * from pgq.get_batch_cursor(i_batch_id, i_cursor_name, i_quick_limit, null)
+$$;
+
+-- pgq.get_batch_info(x_batch_id) -> record
+-- Queue, consumer and ticks of an open batch.
+-- returns    one row; all null for a batch that is not open. lag is now less the time of the batch's last tick
+-- runs as    owner
+create or replace function pgq.get_batch_info(
+    x_batch_id bigint, out queue_name text, out consumer_name text, out batch_start timestamptz, out batch_end timestamptz,
+    out prev_tick_id bigint, out tick_id bigint, out lag interval, out seq_start bigint, out seq_end bigint)
+returns record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record := pgq._find_batch(x_batch_id);
+begin
+    select q.queue_name, c.co_name, f.tick_time, t.tick_time, f.tick_id, t.tick_id,
+           current_timestamp - t.tick_time, f.tick_event_seq, t.tick_event_seq
+      into queue_name, consumer_name, batch_start, batch_end, prev_tick_id, tick_id, lag, seq_start, seq_end
+      from pgq.queue q, pgq.consumer c, pgq.tick f, pgq.tick t
+     where q.queue_id = v_batch.queue_id and c.co_id = v_batch.consumer_id
+       and f.tick_queue = v_batch.queue_id and f.tick_id = v_batch.last_tick
+       and t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
+end $$;
+
+-- pgq.event_retry(x_batch_id, x_event_id, x_retry_time) -> integer
+-- Have one event of an open batch delivered again, to this consumer alone; it counts when the batch's transaction commits.
+-- x_retry_time not before this time
+-- returns    1 noted, 0 it waits for a retry already
+-- raises     PQ003  no such open batch
+-- raises     PQ004  the event is not in the batch
+-- runs as    owner
+create or replace function pgq.event_retry(x_batch_id bigint, x_event_id bigint, x_retry_time timestamptz) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+    v_found bigint;
+begin
+    execute format('with event as (%s), stored as (%s) select (select count(*) from event), (select count(*) from stored)',
+                   pgq._batch_query(x_batch_id, ' and ev.ev_id = $1'), pgq._retry_insert('event', x_batch_id))
+       into v_found, v_count using x_event_id, x_retry_time;
+    if v_found = 0 then
+        raise exception 'event not found: % in batch %', coalesce(x_event_id::text, 'NULL'), x_batch_id
+            using errcode = 'PQ004', hint = format('events of the batch: select ev_id from pgq.get_batch_events(%s)', x_batch_id);
+    end if;
+    return v_count;
+end $$;
+
+-- pgq._retry_insert(i_source, i_batch_id) -> text
+-- The statement that puts events into the retry queue of the subscription that has the batch open.
+-- i_source   a table of events; $2 in the statement is the time to retry them
+-- returns    an INSERT that skips events which wait already
+-- runs as    caller
+create or replace function pgq._retry_insert(i_source text, i_batch_id bigint) returns text
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+begin
+    return format('insert into pgq.retry_queue (ev_retry_after, ev_queue, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, '
+                  'ev_extra1, ev_extra2, ev_extra3, ev_extra4) '
+                  'select $2, %s, ev_id, ev_time, %s, coalesce(ev_retry, 0) + 1, ev_type, ev_data, '
+                  'ev_extra1, ev_extra2, ev_extra3, ev_extra4 from %s on conflict do nothing returning 1',
+                  v_batch.queue_id, v_batch.sub_id, i_source);
+end $$;
+
+-- pgq.event_retry(x_batch_id, x_event_id, x_retry_seconds) -> integer
+-- Have one event of an open batch delivered again, to this consumer alone.
+-- x_retry_seconds not before so many seconds from now
+-- returns    1 noted, 0 it waits for a retry already
+-- raises     PQ003, PQ004  as the form with a time
+-- runs as    owner
+create or replace function pgq.event_retry(x_batch_id bigint, x_event_id bigint, x_retry_seconds integer) returns integer
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select pgq.event_retry(x_batch_id, x_event_id, current_timestamp + make_interval(secs => x_retry_seconds))
+$$;
+
+-- pgq.event_retry(x_batch_id, x_event_id, x_retry) -> integer
+-- Have one event of an open batch delivered again: the form that drivers reach which send parameters without types.
+-- x_retry    seconds from now as digits, or a timestamp
+-- returns    1 noted, 0 it waits for a retry already
+-- raises     PQ003, PQ004  as the form with a time
+-- raises     22007  neither digits nor a timestamp
+-- runs as    caller; see the form with a time
+create or replace function pgq.event_retry(x_batch_id bigint, x_event_id bigint, x_retry text) returns integer
+language sql as $$
+    select case when x_retry ~ '^[0-9]+$' then pgq.event_retry(x_batch_id, x_event_id, x_retry::integer)
+                else pgq.event_retry(x_batch_id, x_event_id, x_retry::timestamptz) end
+$$;
+
+-- pgq.batch_retry(i_batch_id, i_retry_seconds) -> integer
+-- Have all events of an open batch delivered again, to this consumer alone.
+-- i_retry_seconds not before so many seconds from now
+-- returns    how many were noted; those that wait already are left alone
+-- raises     PQ003  no such open batch
+-- runs as    owner
+create or replace function pgq.batch_retry(i_batch_id bigint, i_retry_seconds integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_count integer;
+begin
+    if v_batch.sub_key is null then
+        raise exception 'batch_retry: batch % not found', coalesce(i_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished; open one: select pgq.next_batch(''queue'', ''consumer'')';
+    end if;
+    execute format('with event as (%s), stored as (%s) select count(*) from stored',
+                   pgq._batch_query(i_batch_id, ''), pgq._retry_insert('event', i_batch_id))
+       into v_count using null::bigint, current_timestamp + make_interval(secs => i_retry_seconds);
+    return v_count;
+end $$;
+
+-- pgq.event_retry_raw(x_queue, x_consumer, x_retry_after, x_ev_id, x_ev_time, x_ev_retry, x_ev_type, x_ev_data, x_ev_extra1, x_ev_extra2, x_ev_extra3, x_ev_extra4) -> bigint
+-- Have an event, given in full, delivered to one consumer.
+-- x_retry_after not before this time
+-- x_ev_id    null: the next of the queue's sequence
+-- x_ev_retry stored as given
+-- returns    the event's id
+-- raises     PQ002  the consumer is not subscribed to the queue
+-- raises     23505  the event waits for a retry already
+-- runs as    owner
+create or replace function pgq.event_retry_raw(
+    x_queue text, x_consumer text, x_retry_after timestamptz, x_ev_id bigint, x_ev_time timestamptz, x_ev_retry integer,
+    x_ev_type text, x_ev_data text, x_ev_extra1 text, x_ev_extra2 text, x_ev_extra3 text, x_ev_extra4 text)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_sub_id integer;
+    v_ev_id bigint;
+begin
+    select q.* into v_queue from pgq.queue q where q.queue_name = x_queue;
+    select s.sub_id into v_sub_id
+      from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
+     where s.sub_queue = v_queue.queue_id and c.co_name = x_consumer;
+    if not found then
+        raise exception 'consumer not registered: %/%', coalesce(x_queue, 'NULL'), coalesce(x_consumer, 'NULL')
+            using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', x_queue, x_consumer);
+    end if;
+    v_ev_id := coalesce(x_ev_id, nextval(v_queue.queue_event_seq));
+    insert into pgq.retry_queue (ev_retry_after, ev_queue, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data,
+                                 ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+    values (x_retry_after, v_queue.queue_id, v_ev_id, x_ev_time, v_sub_id, x_ev_retry, x_ev_type, x_ev_data,
+            x_ev_extra1, x_ev_extra2, x_ev_extra3, x_ev_extra4);
+    return v_ev_id;
+end $$;
+
+-- pgq.maint_retry_events() -> integer
+-- Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0.
+-- Queues that do not take events now (queue_disable_insert) keep theirs waiting and hold up no other queue.
+-- returns    how many, at most 10
+-- locks      pgq.retry_queue SHARE UPDATE EXCLUSIVE: one caller at a time; consumers go on noting retries
+-- runs as    caller (pgq_admin)
+create or replace function pgq.maint_retry_events() returns integer
+language plpgsql as $$
+declare
+    v_event record;
+    v_count integer := 0;
+begin
+    lock table pgq.retry_queue in share update exclusive mode;
+    for v_event in
+        select q.queue_name, r.*
+          from pgq.retry_queue r join pgq.queue q on q.queue_id = r.ev_queue
+         where r.ev_retry_after <= current_timestamp and not q.queue_disable_insert
+         order by r.ev_retry_after
+         limit 10
+    loop
+        perform pgq.insert_event_raw(v_event.queue_name, v_event.ev_id, v_event.ev_time, v_event.ev_owner, v_event.ev_retry,
+                                     v_event.ev_type, v_event.ev_data, v_event.ev_extra1, v_event.ev_extra2,
+                                     v_event.ev_extra3, v_event.ev_extra4);
+        delete from pgq.retry_queue r where r.ev_owner = v_event.ev_owner and r.ev_id = v_event.ev_id;
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq.finish_batch(x_batch_id) -> integer
+-- Close a batch: the consumer's position moves on to the batch's last tick.
+-- returns    1; 0, with a warning, when the batch is not open: finished before, or the consumer was moved or unregistered
+-- raises     40001  under REPEATABLE READ and SERIALIZABLE, when another transaction finished it since the snapshot
+-- locks      none; when another transaction is just finishing the batch, waits for it to end
+-- runs as    owner
+create or replace function pgq.finish_batch(x_batch_id bigint) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record;
+begin
+    loop
+        v_batch := pgq._find_batch(x_batch_id);
+        if v_batch.sub_key is null then
+            raise warning 'finish_batch: batch % not found', coalesce(x_batch_id::text, 'NULL')
+                using errcode = 'PQ003', hint = 'it was finished before, or its consumer was moved or unregistered';
+            return 0;
+        end if;
+        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq, v_batch.next_tick, null, null, now()) then
+            return 1;
+        end if;
+    end loop;
+end $$;
+
+-- A tick stores a snapshot; a batch is what became visible between two. So the order of tick ids must be the order of the
+-- snapshots, whoever ticks: an advisory lock for each queue holds tickers apart, and the snapshot is taken under it.
+
+-- pgq._ticks_due(i_queue_id) -> setof integer
+-- The queues for which a tick is due now: many new events, or the last tick is old; without events ever more seldom.
+-- i_queue_id that queue alone; null: all that are ticked from here, by name
+-- returns    queue ids
+-- runs as    caller, within a security definer function
+create or replace function pgq._ticks_due(i_queue_id integer) returns setof integer
+language sql stable as $$
+    select q.queue_id
+      from pgq.queue q
+     cross join lateral (select coalesce(pg_sequence_last_value(q.queue_event_seq::regclass), 1) as event_seq) s
+      left join lateral (select t.tick_id, t.tick_time, t.tick_event_seq from pgq.tick t
+                          where t.tick_queue = q.queue_id order by t.tick_queue desc, t.tick_id desc limit 1) last on true
+      left join lateral (select t.tick_time from pgq.tick t
+                          where t.tick_queue = q.queue_id and t.tick_id < last.tick_id
+                          order by t.tick_queue desc, t.tick_id desc limit 1) prev on true
+     where (q.queue_id = i_queue_id or i_queue_id is null and not q.queue_external_ticker and not q.queue_ticker_paused)
+       and case
+           when last.tick_id is null then true
+           when s.event_seq > last.tick_event_seq then
+               s.event_seq - last.tick_event_seq >= q.queue_ticker_max_count
+               or now() - last.tick_time >= q.queue_ticker_max_lag
+           when prev.tick_time is null then true
+           else
+               now() - last.tick_time >= q.queue_ticker_max_lag / 2
+               and (now() - last.tick_time >= 2 * (last.tick_time - prev.tick_time)
+                    or now() - last.tick_time >= q.queue_ticker_idle_period)
+           end
+     order by q.queue_name
+$$;
+
+-- pgq._tick(i_queue_id) -> bigint
+-- Make a tick if it is still due; the caller holds the queue's ticker lock.
+-- returns    the tick's id; null when it is not due any more
+-- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
+-- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
+-- runs as    caller, within a security definer function
+create or replace function pgq._tick(i_queue_id integer) returns bigint
+language plpgsql as $$
+declare
+    v_queue pgq.queue;
+    v_last pgq.tick;
+    v_event_seq bigint;
+    v_tick_id bigint;
+    v_fixed boolean := current_setting('transaction_isolation') in ('repeatable read', 'serializable');
+begin
+    perform 1 from pgq._ticks_due(i_queue_id);
+    if not found then
+        return null;
+    end if;
+    select * into v_queue from pgq.queue q where q.queue_id = i_queue_id;
+    select * into v_last from pgq.tick t where t.tick_queue = i_queue_id
+     order by t.tick_queue desc, t.tick_id desc limit 1;
+    if txid_current() < txid_snapshot_xmin(v_last.tick_snapshot) then
+        raise exception 'Invalid PgQ state: old xmin=%, old xmax=%, cur txid=% (queue %)',
+            txid_snapshot_xmin(v_last.tick_snapshot), txid_snapshot_xmax(v_last.tick_snapshot), txid_current(), v_queue.queue_name
+            using errcode = 'PQ011', hint = 'was the database restored into a younger cluster? drop the queue and create it again';
+    elsif txid_current() < txid_snapshot_xmax(v_last.tick_snapshot) then
+        raise warning 'Dubious PgQ state: old xmax=%, cur txid=% (queue %)',
+            txid_snapshot_xmax(v_last.tick_snapshot), txid_current(), v_queue.queue_name;
+    end if;
+
+    -- Read before the snapshot is taken: every event up to it belongs to this tick, or its transaction is still open.
+    v_event_seq := coalesce(pg_sequence_last_value(v_queue.queue_event_seq::regclass), 1);
+    if v_event_seq < v_last.tick_event_seq then
+        raise warning 'Negative new_events?  old=% cur=% (queue %)', v_last.tick_event_seq, v_event_seq, v_queue.queue_name;
+    end if;
+    -- A fixed snapshot may be older than a tick that it does not see: then the id is taken already, and the insert fails.
+    v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(v_queue.queue_tick_seq) end;
+    insert into pgq.tick (tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq)
+    values (i_queue_id, v_tick_id, now(), txid_current_snapshot(), v_event_seq)
+    on conflict do nothing;
+    if not found then
+        raise exception 'could not serialize access: queue % has tick % already', v_queue.queue_name, v_tick_id
+            using errcode = '40001', hint = 'run the ticker in READ COMMITTED';
+    end if;
+    if v_fixed then
+        perform pgq.seq_setval(v_queue.queue_tick_seq, v_tick_id);
+    end if;
+    return v_tick_id;
+end $$;
+
+-- pgq.ticker() -> bigint
+-- Make a tick for every queue that is due; queues with an external ticker, or paused, are left out.
+-- returns    how many queues got one
+-- raises     PQ011, 40001  as pgq.ticker(text)
+-- locks      an advisory lock for each queue ticked, to the end of the transaction; a queue that another ticker is just
+--            ticking is left to it
+-- runs as    owner
+create or replace function pgq.ticker() returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_count bigint := 0;
+begin
+    for v_queue_id in select * from pgq._ticks_due(null) loop
+        if pg_try_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue_id) then
+            if pgq._tick(v_queue_id) is not null then
+                v_count := v_count + 1;
+            end if;
+        end if;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq.ticker(i_queue_name) -> bigint
+-- Make a tick for one queue, if it is due.
+-- returns    the tick's id; null when none was due
+-- raises     PQ001  no such queue
+-- raises     PQ010  the queue is ticked from elsewhere, or paused
+-- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
+-- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
+-- locks      an advisory lock for the queue, to the end of the transaction: waits for another ticker
+-- runs as    owner
+create or replace function pgq.ticker(i_queue_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
+    if not found then
+        raise exception 'no such queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    if v_queue.queue_external_ticker then
+        raise exception 'This queue has external tick source.  Queue: %', i_queue_name
+            using errcode = 'PQ010', hint = format('to tick it here: select pgq.set_queue_config(%L, ''external_ticker'', ''false'')', i_queue_name);
+    end if;
+    if v_queue.queue_ticker_paused then
+        raise exception 'Ticker has been paused for this queue: %', i_queue_name
+            using errcode = 'PQ010', hint = format('to go on: select pgq.set_queue_config(%L, ''ticker_paused'', ''false'')', i_queue_name);
+    end if;
+    perform 1 from pgq._ticks_due(v_queue.queue_id);
+    if not found then
+        return null;
+    end if;
+    perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
+    return pgq._tick(v_queue.queue_id);
+end $$;
+
+-- pgq.ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq) -> bigint
+-- Make a tick that was made elsewhere, on a queue that has an external ticker.
+-- i_tick_id  its id there
+-- i_orig_timestamp its time there
+-- i_event_seq the event sequence there; the queue's sequences follow it, never back
+-- returns    i_tick_id
+-- raises     PQ010  no such queue, it has no external ticker, or it is paused
+-- raises     23505  there is a tick of that id
+-- locks      as pgq.ticker(text)
+-- runs as    owner
+create or replace function pgq.ticker(i_queue_name text, i_tick_id bigint, i_orig_timestamp timestamptz, i_event_seq bigint)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q
+     where q.queue_name = i_queue_name and q.queue_external_ticker and not q.queue_ticker_paused;
+    if not found then
+        raise exception 'queue not found or ticker disabled: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ010', hint = format('select pgq.set_queue_config(%L, ''external_ticker'', ''true'')', i_queue_name);
+    end if;
+    perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
+    insert into pgq.tick (tick_queue, tick_id, tick_time, tick_event_seq)
+    values (v_queue.queue_id, i_tick_id, i_orig_timestamp, i_event_seq);
+    perform pgq.seq_setval(v_queue.queue_tick_seq, i_tick_id);
+    perform pgq.seq_setval(v_queue.queue_event_seq, i_event_seq);
+    return i_tick_id;
+end $$;
+
+-- pgq.force_tick(i_queue_name) -> bigint
+-- Make the next call of the ticker tick this queue, by a jump of its event sequence; call until the result changes.
+-- returns    the newest tick's id; null when there is no such queue or no tick. Nothing jumps where the ticker is external
+--            or paused
+-- runs as    owner
+create or replace function pgq.force_tick(i_queue_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
+    if not found then
+        return null;
+    end if;
+    if not v_queue.queue_external_ticker and not v_queue.queue_ticker_paused then
+        perform setval(v_queue.queue_event_seq,
+                       nextval(v_queue.queue_event_seq) + v_queue.queue_ticker_max_count * 2::bigint + 1000);
+    end if;
+    return (select max(t.tick_id) from pgq.tick t where t.tick_queue = v_queue.queue_id);
+end $$;
+
+-- Rotation: events leave by TRUNCATE. Of a queue's data tables the current one takes events, the previous one still may
+-- hold events that a consumer needs, and the next one is empty of use. Step 1 empties the next one and makes it current.
+-- Step 2, in a later transaction, seals the table that was current before.
+--
+-- Sealed means: nobody is writing to it, nobody can (pgq._sealed()), and queue_switch_step2 is above the txid of every
+-- event in it. So a consumer whose position was taken after step 2 needs nothing from it, which is what step 1 asks of all
+-- consumers before it empties the table's successor. It holds for producers under REPEATABLE READ and SERIALIZABLE, and
+-- for statements that were under way during both steps, as for all others.
+
+-- pgq.maint_rotate_tables_step1(i_queue_name) -> integer
+-- Switch a queue to its next data table, if that is due and no consumer is in the way; ticks that no consumer can need any
+-- more are dropped.
+-- returns    0, whether it rotated or not: no such queue, not due, a consumer still needs the table, or somebody reads it
+-- raises     PQ011  transaction ids have gone back, or a consumer's tick is missing
+-- locks      the queue's row; the next data table ACCESS EXCLUSIVE, NOWAIT
+-- runs as    owner; under REPEATABLE READ and SERIALIZABLE it does nothing, as it would act on old positions
+create or replace function pgq.maint_rotate_tables_step1(i_queue_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_next integer;
+    v_table text;
+    v_lowest bigint;
+    v_lowest_xmin bigint;
+begin
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        return 0;
+    end if;
+    select * into v_queue from pgq.queue q
+     where q.queue_name = i_queue_name
+       and q.queue_switch_step2 is not null
+       and q.queue_switch_time + q.queue_rotation_period < current_timestamp
+       for update;
+    if not found then
+        return 0;
+    end if;
+    if txid_current() < v_queue.queue_switch_step1 then
+        raise exception 'queue % maint failure: step1=%, current=%', i_queue_name, v_queue.queue_switch_step1, txid_current()
+            using errcode = 'PQ011', hint = 'was the database restored into a younger cluster? drop the queue and create it again';
+    end if;
+
+    select min(s.sub_last_tick) into v_lowest from pgq.subscription s where s.sub_queue = v_queue.queue_id;
+    if v_lowest is not null then
+        select txid_snapshot_xmin(t.tick_snapshot) into v_lowest_xmin
+          from pgq.tick t where t.tick_queue = v_queue.queue_id and t.tick_id = v_lowest;
+        if not found then
+            raise exception 'queue % maint failure: tick % not found', i_queue_name, v_lowest
+                using errcode = 'PQ011', hint = 'move the consumer that stands there: see pgq.get_consumer_info(), pgq.register_consumer_at()';
+        end if;
+        if v_lowest_xmin <= v_queue.queue_switch_step2 then
+            return 0;
+        end if;
+    end if;
+
+    v_next := (v_queue.queue_cur_table + 1) % v_queue.queue_ntables;
+    v_table := format('%s_%s', v_queue.queue_data_pfx, v_next);
+    begin
+        execute format('lock table %s in access exclusive mode nowait', v_table);
+        execute format('truncate table %s', v_table);
+        if exists (select from pg_trigger t where t.tgrelid = v_table::regclass and t.tgname = 'sealed') then
+            execute format('drop trigger sealed on %s', v_table);
+        end if;
+    exception
+        when lock_not_available then
+            return 0;
+    end;
+    update pgq.queue q
+       set queue_cur_table = v_next, queue_switch_time = current_timestamp,
+           queue_switch_step1 = txid_current(), queue_switch_step2 = null
+     where q.queue_id = v_queue.queue_id;
+    delete from pgq.tick t
+     where t.tick_queue = v_queue.queue_id and txid_snapshot_xmin(t.tick_snapshot) < v_queue.queue_switch_step2;
+    return 0;
+end $$;
+
+-- pgq.maint_rotate_tables_step2() -> integer
+-- Complete the rotation of every queue that has gone through step 1: seal the table that was current before.
+-- returns    0; a queue whose old table somebody is still writing to is left for the next call
+-- locks      the table that was current SHARE ROW EXCLUSIVE, NOWAIT: readers are not held up
+-- runs as    owner; under REPEATABLE READ and SERIALIZABLE it does nothing
+create or replace function pgq.maint_rotate_tables_step2() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+    v_table text;
+begin
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        return 0;
+    end if;
+    for v_queue in
+        select * from pgq.queue q where q.queue_switch_step2 is null order by q.queue_name for update skip locked
+    loop
+        v_table := format('%s_%s', v_queue.queue_data_pfx,
+                          (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables);
+        begin
+            execute format('lock table %s in share row exclusive mode nowait', v_table);
+        exception
+            when lock_not_available then
+                continue;
+        end;
+        perform 1 from pg_trigger t where t.tgrelid = v_table::regclass and t.tgname = 'sealed';
+        if not found then
+            execute format('create trigger sealed before insert on %s for each row execute function pgq._sealed(%s)',
+                           v_table, v_queue.queue_id);
+        end if;
+        -- Whoever wrote to the table has ended, so its txid is below the end of a snapshot taken now.
+        update pgq.queue q
+           set queue_switch_step2 = greatest(txid_current(), txid_snapshot_xmax(txid_current_snapshot()))
+         where q.queue_id = v_queue.queue_id;
+    end loop;
+    return 0;
+end $$;
+
+-- pgq.maint_tables_to_vacuum() -> setof text
+-- Tables that want a VACUUM from outside because the server does none by itself.
+-- returns    names; no rows where autovacuum is on
+-- runs as    caller
+create or replace function pgq.maint_tables_to_vacuum() returns setof text
+language sql as $$
+    select n.nspname || '.' || c.relname
+      from (values ('pgq', 'subscriber'), ('pgq', 'position_epoch'), ('pgq', 'consumer'), ('pgq', 'queue'), ('pgq', 'tick'),
+                   ('pgq', 'retry_queue'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
+                   ('pgq_ext', 'completed_event'), ('pgq_ext', 'partial_batch'), ('pgq_node', 'local_state'),
+                   ('londiste', 'seq_info'), ('txid', 'epoch'), ('londiste', 'completed')) as v (schema, name)
+      join pg_catalog.pg_namespace n on n.nspname = v.schema
+      join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = v.name and c.relkind = 'r'
+     where pg_catalog.current_setting('autovacuum') = 'off'
+$$;
+
+-- pgq.maint_operations() -> setof record
+-- What maintenance has to do now. Call each in a transaction of its own, in this order: select func_name(func_arg), without
+-- an argument where func_arg is null, again while it returns other than 0; the names vacuum and vacuum analyze stand for
+-- that command on the table func_arg.
+-- returns    func_name and func_arg; extra hooks (queue_extra_maint) as they are stored. A daemon that gives up a round at
+--            the first failure still gets to all: in every other round that has hooks they come last, and each time another
+--            one comes first
+-- runs as    owner
+create or replace function pgq.maint_operations(out func_name text, out func_arg text) returns setof record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_rotates boolean;
+    v_hooks text[][];
+    v_count integer;
+    v_round bigint := 0;
+begin
+    func_name := 'pgq.maint_rotate_tables_step1';
+    for func_arg in
+        select q.queue_name from pgq.queue q
+         where q.queue_switch_step2 is not null
+           and q.queue_switch_time + q.queue_rotation_period < current_timestamp
+         order by q.queue_name
+    loop
+        v_rotates := true;
+        return next;
+    end loop;
+    if v_rotates or exists (select from pgq.queue q where q.queue_switch_step2 is null) then
+        func_name := 'pgq.maint_rotate_tables_step2';
+        func_arg := null;
+        return next;
+    end if;
+    -- The current slot of the position log is worth leaving when it holds some thousand rows.
+    if exists (select from pgq.position_epoch e where pg_relation_size(format('pgq.position_%s', e.epoch % 3)::regclass) > 1048576) then
+        func_name := 'pgq.maint_rotate_positions';
+        func_arg := null;
+        return next;
+    end if;
+
+    select array_agg(array[h.hook, q.queue_name] order by q.queue_name, h.n), count(*) into v_hooks, v_count
+      from pgq.queue q cross join lateral unnest(q.queue_extra_maint) with ordinality h (hook, n);
+    if v_count > 0 then
+        v_round := nextval('pgq.maint_round_seq') - 1;
+    end if;
+    for v_part in 0..1 loop
+        if v_part = v_round % 2 then
+            for v_n in 0 .. v_count - 1 loop
+                func_name := v_hooks[(v_n + v_round / 2) % v_count + 1][1];
+                func_arg := v_hooks[(v_n + v_round / 2) % v_count + 1][2];
+                return next;
+            end loop;
+        else
+            return query select 'vacuum', t from pgq.maint_tables_to_vacuum() t;
+            return query select * from pgq._maint_other_schemas();
+        end if;
+    end loop;
+end $$;
+
+-- pgq._maint_other_schemas() -> setof record
+-- What cascaded queues and replication have to do, where those are installed.
+-- returns    as pgq.maint_operations()
+-- runs as    caller, within a security definer function
+create or replace function pgq._maint_other_schemas(out func_name text, out func_arg text) returns setof record
+language plpgsql as $$
+begin
+    if to_regprocedure('pgq_node.maint_watermark(text)') is not null then
+        return query execute 'select ''pgq_node.maint_watermark'', queue_name from pgq_node.node_info where node_type = ''root'' order by 2';
+    end if;
+    if to_regprocedure('londiste.root_check_seqs(text)') is not null then
+        return query execute 'select distinct ''londiste.root_check_seqs'', s.queue_name from londiste.seq_info s
+            join pgq_node.node_info n on n.queue_name = s.queue_name where s.local and n.node_type = ''root'' order by 2';
+    end if;
+    if to_regprocedure('londiste.periodic_maintenance()') is not null then
+        return query select 'londiste.periodic_maintenance', null::text;
+    end if;
+end $$;
+
+-- pgq.upgrade_schema() -> integer
+-- Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges. The
+-- install calls it; call it again when roles could not be created then, or privileges were lost. Without the right to
+-- create roles it warns, and goes on without those that are missing.
+-- returns    0
+-- runs as    caller, who must own the schema
+create or replace function pgq.upgrade_schema() returns integer
+language plpgsql as $$
+declare
+    v_role text;
+begin
+    foreach v_role in array array['pgq_reader', 'pgq_writer', 'pgq_admin'] loop
+        if pg_catalog.to_regrole(v_role) is null then
+            begin
+                execute pg_catalog.format('create role %I', v_role);
+                if v_role = 'pgq_admin' then
+                    execute 'grant pgq_reader, pgq_writer to pgq_admin';
+                end if;
+            exception
+                when duplicate_object or unique_violation then
+                    null; -- an install in another database of this cluster was faster
+                when insufficient_privilege or undefined_object then
+                    raise warning 'role % was not created: %', v_role, sqlerrm
+                        using hint = 'let a role with CREATEROLE create pgq_reader, pgq_writer and pgq_admin (a member of both), then: select pgq.upgrade_schema()';
+            end;
+        end if;
+    end loop;
+    perform pgq._grant_all();
+    return 0;
+end $$;
+
+-- pgq.get_queue_info(i_queue_name) -> setof record
+-- Settings and state of queues, by name.
+-- i_queue_name that queue alone; null: all
+-- returns    the queue's settings; ticker_lag since the newest tick; ev_per_sec over the last 20 ticks, null while unknown;
+--            ev_new events since the newest tick; last_tick_id. No rows for an unknown queue
+-- runs as    caller
+create or replace function pgq.get_queue_info(
+    i_queue_name text, out queue_name text, out queue_ntables integer, out queue_cur_table integer,
+    out queue_rotation_period interval, out queue_switch_time timestamptz, out queue_external_ticker boolean,
+    out queue_ticker_paused boolean, out queue_ticker_max_count integer, out queue_ticker_max_lag interval,
+    out queue_ticker_idle_period interval, out ticker_lag interval, out ev_per_sec float8, out ev_new bigint,
+    out last_tick_id bigint)
+returns setof record
+language plpgsql as $$
+begin
+    return query
+    select q.queue_name, q.queue_ntables, q.queue_cur_table, q.queue_rotation_period, q.queue_switch_time,
+           q.queue_external_ticker, q.queue_ticker_paused, q.queue_ticker_max_count, q.queue_ticker_max_lag,
+           q.queue_ticker_idle_period, current_timestamp - last.tick_time,
+           case when last.tick_time > first.tick_time
+                then (last.tick_event_seq - first.tick_event_seq) / extract(epoch from last.tick_time - first.tick_time)::float8
+           end,
+           pgq.seq_getval(q.queue_event_seq) - last.tick_event_seq, last.tick_id
+      from pgq.queue q
+      left join lateral (select * from pgq.tick t where t.tick_queue = q.queue_id
+                          order by t.tick_queue desc, t.tick_id desc limit 1) last on true
+      left join lateral (select * from pgq.tick t where t.tick_queue = q.queue_id and t.tick_id >= last.tick_id - 20
+                          order by t.tick_queue, t.tick_id limit 1) first on true
+     where q.queue_name = i_queue_name or i_queue_name is null
+     order by 1;
+end $$;
+
+-- pgq.get_queue_info() -> setof record
+-- Settings and state of all queues, by name.
+-- returns    as the form with a name
+-- runs as    caller
+create or replace function pgq.get_queue_info(
+    out queue_name text, out queue_ntables integer, out queue_cur_table integer,
+    out queue_rotation_period interval, out queue_switch_time timestamptz, out queue_external_ticker boolean,
+    out queue_ticker_paused boolean, out queue_ticker_max_count integer, out queue_ticker_max_lag interval,
+    out queue_ticker_idle_period interval, out ticker_lag interval, out ev_per_sec float8, out ev_new bigint,
+    out last_tick_id bigint)
+returns setof record
+language sql as $$
+    select * from pgq.get_queue_info(null)
+$$;
+
+-- pgq.get_consumer_info(i_queue_name, i_consumer_name) -> setof record
+-- State of subscriptions, by queue and consumer.
+-- i_queue_name that queue alone; null: all
+-- i_consumer_name that consumer alone; null: all
+-- returns    lag since the consumer's tick; last_seen since its last contact; last_tick, current_batch and next_tick;
+--            pending_events, an estimate. A subconsumer without a batch has no tick, so no lag. No rows for unknown names
+-- runs as    owner
+create or replace function pgq.get_consumer_info(
+    i_queue_name text, i_consumer_name text, out queue_name text, out consumer_name text, out lag interval,
+    out last_seen interval, out last_tick bigint, out current_batch bigint, out next_tick bigint, out pending_events bigint)
+returns setof record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return query
+    select q.queue_name, c.co_name, current_timestamp - t.tick_time, current_timestamp - s.sub_active,
+           s.sub_last_tick, s.sub_batch, s.sub_next_tick, top.tick_event_seq - t.tick_event_seq
+      from pgq.subscription s
+      join pgq.queue q on q.queue_id = s.sub_queue
+      join pgq.consumer c on c.co_id = s.sub_consumer
+      left join pgq.tick t on t.tick_queue = s.sub_queue and t.tick_id = s.sub_last_tick
+      left join lateral (select n.tick_event_seq from pgq.tick n where n.tick_queue = s.sub_queue
+                          order by n.tick_queue desc, n.tick_id desc limit 1) top on true
+     where (q.queue_name = i_queue_name or i_queue_name is null)
+       and (c.co_name = i_consumer_name or i_consumer_name is null)
+     order by 1, 2;
+end $$;
+
+-- pgq.get_consumer_info(i_queue_name) -> setof record
+-- State of the subscriptions of one queue, or of all for null.
+-- returns    as the form with both names
+-- runs as    caller
+create or replace function pgq.get_consumer_info(
+    i_queue_name text, out queue_name text, out consumer_name text, out lag interval,
+    out last_seen interval, out last_tick bigint, out current_batch bigint, out next_tick bigint, out pending_events bigint)
+returns setof record
+language sql as $$
+    select * from pgq.get_consumer_info(i_queue_name, null)
+$$;
+
+-- pgq.get_consumer_info() -> setof record
+-- State of all subscriptions.
+-- returns    as the form with both names
+-- runs as    caller
+create or replace function pgq.get_consumer_info(
+    out queue_name text, out consumer_name text, out lag interval,
+    out last_seen interval, out last_tick bigint, out current_batch bigint, out next_tick bigint, out pending_events bigint)
+returns setof record
+language sql as $$
+    select * from pgq.get_consumer_info(null, null)
+$$;
+
+-- pgq._grant_all() -> void
+-- The one table of privileges: who may do what in schema pgq. Roles that do not exist are passed over.
+-- runs as    caller, who must own the schema
+create or replace function pgq._grant_all() returns void
+language plpgsql as $$
+declare
+    v_role text;
+    v_function record;
+    v_roles text[];
+begin
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
+    foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
+        if pg_catalog.to_regrole(v_role) is not null then
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template to %I', v_role);
+        end if;
+    end loop;
+    if pg_catalog.to_regrole('pgq_admin') is not null then
+        grant insert, update, delete on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to pgq_admin;
+        grant select, insert, update, delete on pgq.retry_queue to pgq_admin;
+        grant insert, truncate on pgq.event_template to pgq_admin;
+    end if;
+
+    for v_function in
+        select p.oid::pg_catalog.regprocedure as name, p.proname,
+               case when g.roles is not null then g.roles
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_slot']) then '{}'
+                    else '{pgq_admin}' end as roles
+          from pg_catalog.pg_proc p
+          left join (values
+            -- information, and what the view pgq.subscription is made of
+            ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
+            -- producing
+            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
+            -- subscribing and consuming
+            ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
+               find_tick_helper,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
+               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
+          ) as g (functions, roles) on p.proname = any (g.functions)
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
+         order by p.oid
+    loop
+        if v_function.roles <> '{public}' then
+            execute pg_catalog.format('revoke all on function %s from public', v_function.name);
+        end if;
+        foreach v_role in array v_function.roles loop
+            if v_role = 'public' or pg_catalog.to_regrole(v_role) is not null then
+                execute pg_catalog.format('grant execute on function %s to %s', v_function.name, v_role);
+            end if;
+        end loop;
+    end loop;
+    perform pgq.grant_perms(q.queue_name) from pgq.queue q;
+end $$;
+
+select pgq.upgrade_schema();
+
+-- Down Migration
+
+-- Roles stay: they belong to the whole server, and other databases may use them.
+do $$
+declare
+    v_object record;
+    v_queues text;
+begin
+    select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_queues from pgq.queue q;
+    if v_queues is not null then
+        raise exception 'there are queues in database %: %', quote_ident(current_database()), v_queues
+            using errcode = 'PQ034', hint = 'skytools uninstall --force drops them and their events; or: select pgq.drop_queue(''name'', true)';
+    end if;
+    drop schema pgq cascade;
+    for v_object in
+        select format('function %s', p.oid::regprocedure) as name
+          from pg_proc p where p.pronamespace = 'skytools'::regnamespace
+        union all
+        select format('table %s', c.oid::regclass)
+          from pg_class c
+         where c.relnamespace = 'skytools'::regnamespace and c.relkind = 'r' and c.relname <> 'migrations'
+    loop
+        execute format('drop %s cascade', v_object.name);
+    end loop;
+end $$;
