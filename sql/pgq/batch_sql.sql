@@ -24,10 +24,10 @@ begin
     -- takes its first event only after step 1 has committed: both comparisons are exact.
     v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
     if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
-        return next v_queue.queue_data_pfx || '_' || v_previous;
+        return next pgq._event_table(v_queue.queue_id, v_previous);
     end if;
     if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
-        return next v_queue.queue_data_pfx || '_' || v_queue.queue_cur_table;
+        return next pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
     end if;
 end $$;
 

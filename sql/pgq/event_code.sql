@@ -3,6 +3,22 @@
 -- are found by the newest catalog, not by the transaction's snapshot, an old REPEATABLE READ transaction, too, inserts
 -- into the table that is current now.
 
+-- pgq._event_table(i_queue_id, i_slot) -> text
+-- The name of a queue's data table: made of the queue's id alone, so it needs no quoting, and nobody can change it.
+-- runs as    caller
+create or replace function pgq._event_table(i_queue_id integer, i_slot integer) returns text
+language sql immutable as $$
+    select pg_catalog.format('pgq.event_%s_%s', i_queue_id, i_slot)
+$$;
+
+-- pgq._event_seq(i_queue_id) -> regclass
+-- The sequence of a queue's event ids.
+-- runs as    caller
+create or replace function pgq._event_seq(i_queue_id integer) returns regclass
+language sql stable as $$
+    select pg_catalog.format('pgq.event_%s_id_seq', i_queue_id)::pg_catalog.regclass
+$$;
+
 -- pgq._make_queue_code(i_queue) -> void
 -- Write the functions of one queue: event_<id>_insert(), which inserts an event, and event_<id>_slot(), which tells the
 -- current table's number.
@@ -10,17 +26,17 @@
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
 language plpgsql as $make$
 declare
-    v_table text := format('%s_%s', i_queue.queue_data_pfx, i_queue.queue_cur_table);
-    v_function text := format('pgq.event_%s_insert', i_queue.queue_id);
     v_arguments text := 'bigint, timestamptz, integer, integer, text, text, text, text, text, text';
-    v_note text := 'skytools: generated for queue %s from pgq.queue; regenerate: select pgq.refresh_code()';
+    v_note text := format('skytools: generated for queue %L from pgq.queue; regenerate: select pgq.refresh_code()', i_queue.queue_name);
     v_checks text := '';
+    v_name text;
 begin
     if i_queue.queue_disable_insert then
         v_checks := v_checks || format($part$
     if current_setting('session_replication_role') <> 'replica' then
         raise exception 'Insert into queue disallowed: %%', %1$L
-            using errcode = 'PQ006', hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
+            using errcode = 'PQ006',
+                  hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
     end if;$part$, i_queue.queue_name);
     end if;
     if i_queue.queue_per_tx_limit is not null then
@@ -37,26 +53,26 @@ begin
     end if;
 
     execute format($function$
-create or replace function %1$s(
+create or replace function pgq.event_%1$s_insert(
     i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text,
     i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)
-returns bigint language plpgsql as $body$
+returns bigint language plpgsql as %2$L$function$, i_queue.queue_id, format($body$
 declare
-    v_ev_id bigint := nextval(%2$L);
-begin%3$s
-    insert into %4$s (ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+    v_ev_id bigint := nextval('pgq.event_%1$s_id_seq');
+begin%2$s
+    insert into %3$s (ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
     values (coalesce(i_ev_id, v_ev_id), coalesce(i_ev_time, now()), i_ev_owner, i_ev_retry, i_ev_type, i_ev_data,
             i_ev_extra1, i_ev_extra2, i_ev_extra3, i_ev_extra4);
     return coalesce(i_ev_id, v_ev_id);
-end $body$$function$, v_function, i_queue.queue_event_seq, v_checks, v_table);
-    execute format('revoke all on function %s(%s) from public', v_function, v_arguments);
-    execute format('comment on function %s(%s) is %L', v_function, v_arguments, format(v_note, quote_literal(i_queue.queue_name)));
-
+end $body$, i_queue.queue_id, v_checks, pgq._event_table(i_queue.queue_id, i_queue.queue_cur_table)));
     execute format('create or replace function pgq.event_%s_slot() returns integer language sql as %L',
                    i_queue.queue_id, format('select %s', i_queue.queue_cur_table));
-    execute format('revoke all on function pgq.event_%s_slot() from public', i_queue.queue_id);
-    execute format('comment on function pgq.event_%s_slot() is %L',
-                   i_queue.queue_id, format(v_note, quote_literal(i_queue.queue_name)));
+
+    foreach v_name in array array[format('pgq.event_%s_insert(%s)', i_queue.queue_id, v_arguments),
+                                  format('pgq.event_%s_slot()', i_queue.queue_id)] loop
+        execute format('revoke all on function %s from public', v_name);
+        execute format('comment on function %s is %L', v_name, v_note);
+    end loop;
 end $make$;
 
 -- pgq._name_tree(i_names, i_ids, i_arguments, i_low, i_high) -> text
@@ -101,15 +117,15 @@ begin
         end if;
         execute format($function$
 create or replace function pgq.insert_event(%s)
-returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as %L$function$, v_parameters, format($body$
 begin
 %s    raise exception '%%', coalesce('No such queue: ' || queue_name, 'Queue name must not be NULL')
         using errcode = case when queue_name is null then 'PQ008' else 'PQ001' end,
               hint = 'queues there are: select queue_name from pgq.queue';
-end $body$$function$, v_parameters,
+end $body$,
             case when v_names is null then '' else pgq._name_tree(v_names, v_ids,
                 v_arguments || case when v_extra then 'ev_extra1, ev_extra2, ev_extra3, ev_extra4' else 'null, null, null, null' end,
-                1, cardinality(v_names)) end);
+                1, cardinality(v_names)) end));
     end loop;
 end $make$;
 
@@ -161,10 +177,8 @@ end $$;
 create trigger queue_changed after insert or delete on pgq.queue
     for each row execute function pgq._queue_changed();
 create trigger queue_settings_changed after update on pgq.queue
-    for each row when ((old.queue_name, old.queue_cur_table, old.queue_disable_insert, old.queue_per_tx_limit,
-                        old.queue_data_pfx, old.queue_event_seq)
-        is distinct from (new.queue_name, new.queue_cur_table, new.queue_disable_insert, new.queue_per_tx_limit,
-                          new.queue_data_pfx, new.queue_event_seq))
+    for each row when ((old.queue_name, old.queue_cur_table, old.queue_disable_insert, old.queue_per_tx_limit)
+        is distinct from (new.queue_name, new.queue_cur_table, new.queue_disable_insert, new.queue_per_tx_limit))
     execute function pgq._queue_changed();
 
 -- pgq._sealed() -> trigger

@@ -41,9 +41,9 @@ begin
             using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
     end if;
     v_table := format('event_%s', v_queue.queue_id);
-    execute format('grant select on sequence %s, %s to public', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    execute format('grant select on sequence pgq.%1$I_id_seq, pgq.%1$I_tick_seq to public', v_table);
     if to_regrole('pgq_admin') is not null then
-        execute format('grant usage on sequence %s to pgq_admin', v_queue.queue_event_seq);
+        execute format('grant usage on sequence pgq.%I_id_seq to pgq_admin', v_table);
     end if;
     perform pgq._grant_perms_from('pgq', 'event_template', 'pgq', v_table);
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
@@ -61,15 +61,14 @@ create or replace function pgq.tune_storage(i_queue_name text) returns integer
 language plpgsql strict as $$
 declare
     v_queue pgq.queue;
-    v_table text;
 begin
     select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
     if not found then
         return 0;
     end if;
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
-        v_table := pg_catalog.format('%s_%s', v_queue.queue_data_pfx, v_slot);
-        execute pg_catalog.format('alter table %s set (fillfactor = 100, autovacuum_enabled = off, toast.autovacuum_enabled = off)', v_table);
+        execute pg_catalog.format('alter table %s set (fillfactor = 100, autovacuum_enabled = off, toast.autovacuum_enabled = off)',
+                                  pgq._event_table(v_queue.queue_id, v_slot));
     end loop;
     return 1;
 end $$;

@@ -6,7 +6,6 @@ language plpgsql as $$
 declare
     v_role text;
     v_function record;
-    v_roles text[];
 begin
     grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
@@ -33,7 +32,7 @@ begin
             ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
-               find_tick_helper,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
+               find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
                batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'

@@ -88,10 +88,10 @@ begin
     -- Asked of the catalog, which is newer than the snapshot of an old REPEATABLE READ transaction.
     execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_slot;
     loop
-        execute format('lock table %s_%s in row exclusive mode', v_queue.queue_data_pfx, v_slot);
+        execute format('lock table %s in row exclusive mode', pgq._event_table(v_queue.queue_id, v_slot));
         execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_again;
         exit when v_again = v_slot;
         v_slot := v_again;
     end loop;
-    return format('%s_%s', v_queue.queue_data_pfx, v_slot);
+    return pgq._event_table(v_queue.queue_id, v_slot);
 end $$;

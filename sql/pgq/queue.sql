@@ -78,13 +78,13 @@ begin
     end if;
 
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
-        execute format('drop table %s_%s', v_queue.queue_data_pfx, v_slot);
+        execute format('drop table %s', pgq._event_table(v_queue.queue_id, v_slot));
     end loop;
-    execute format('drop table %s', v_queue.queue_data_pfx);
+    execute format('drop table pgq.event_%s', v_queue.queue_id);
     delete from pgq.tick t where t.tick_queue = v_queue.queue_id;
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
-    execute format('drop sequence %s, %s', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
     execute format('drop function pgq.event_%s_insert', v_queue.queue_id);
     execute format('drop function pgq.event_%s_slot', v_queue.queue_id);
     return 1;

@@ -111,7 +111,7 @@ begin
         raise exception 'consumer not registered: %/%', coalesce(x_queue, 'NULL'), coalesce(x_consumer, 'NULL')
             using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', x_queue, x_consumer);
     end if;
-    v_ev_id := coalesce(x_ev_id, nextval(v_queue.queue_event_seq));
+    v_ev_id := coalesce(x_ev_id, nextval(pgq._event_seq(v_queue.queue_id)));
     insert into pgq.retry_queue (ev_retry_after, ev_queue, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data,
                                  ev_extra1, ev_extra2, ev_extra3, ev_extra4)
     values (x_retry_after, v_queue.queue_id, v_ev_id, x_ev_time, v_sub_id, x_ev_retry, x_ev_type, x_ev_data,

@@ -53,7 +53,7 @@ begin
     end if;
 
     v_next := (v_queue.queue_cur_table + 1) % v_queue.queue_ntables;
-    v_table := format('%s_%s', v_queue.queue_data_pfx, v_next);
+    v_table := pgq._event_table(v_queue.queue_id, v_next);
     begin
         execute format('lock table %s in access exclusive mode nowait', v_table);
         execute format('truncate table %s', v_table);
@@ -90,8 +90,8 @@ begin
     for v_queue in
         select * from pgq.queue q where q.queue_switch_step2 is null order by q.queue_name for update skip locked
     loop
-        v_table := format('%s_%s', v_queue.queue_data_pfx,
-                          (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables);
+        v_table := pgq._event_table(v_queue.queue_id,
+                                    (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables);
         begin
             execute format('lock table %s in share row exclusive mode nowait', v_table);
         exception

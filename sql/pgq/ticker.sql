@@ -10,7 +10,7 @@ create or replace function pgq._ticks_due(i_queue_id integer) returns setof inte
 language sql stable as $$
     select q.queue_id
       from pgq.queue q
-     cross join lateral (select coalesce(pg_sequence_last_value(q.queue_event_seq::regclass), 1) as event_seq) s
+     cross join lateral (select coalesce(pg_sequence_last_value(pgq._event_seq(q.queue_id)), 1) as event_seq) s
       left join lateral (select t.tick_id, t.tick_time, t.tick_event_seq from pgq.tick t
                           where t.tick_queue = q.queue_id order by t.tick_queue desc, t.tick_id desc limit 1) last on true
       left join lateral (select t.tick_time from pgq.tick t
@@ -63,12 +63,12 @@ begin
     end if;
 
     -- Read before the snapshot is taken: every event up to it belongs to this tick, or its transaction is still open.
-    v_event_seq := coalesce(pg_sequence_last_value(v_queue.queue_event_seq::regclass), 1);
+    v_event_seq := coalesce(pg_sequence_last_value(pgq._event_seq(i_queue_id)), 1);
     if v_event_seq < v_last.tick_event_seq then
         raise warning 'Negative new_events?  old=% cur=% (queue %)', v_last.tick_event_seq, v_event_seq, v_queue.queue_name;
     end if;
     -- A fixed snapshot may be older than a tick that it does not see: then the id is taken already, and the insert fails.
-    v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(v_queue.queue_tick_seq) end;
+    v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(format('pgq.event_%s_tick_seq', i_queue_id)) end;
     insert into pgq.tick (tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq)
     values (i_queue_id, v_tick_id, now(), txid_current_snapshot(), v_event_seq)
     on conflict do nothing;
@@ -77,7 +77,7 @@ begin
             using errcode = '40001', hint = 'run the ticker in READ COMMITTED';
     end if;
     if v_fixed then
-        perform pgq.seq_setval(v_queue.queue_tick_seq, v_tick_id);
+        perform pgq.seq_setval(format('pgq.event_%s_tick_seq', i_queue_id), v_tick_id);
     end if;
     return v_tick_id;
 end $$;
@@ -165,8 +165,8 @@ begin
     perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
     insert into pgq.tick (tick_queue, tick_id, tick_time, tick_event_seq)
     values (v_queue.queue_id, i_tick_id, i_orig_timestamp, i_event_seq);
-    perform pgq.seq_setval(v_queue.queue_tick_seq, i_tick_id);
-    perform pgq.seq_setval(v_queue.queue_event_seq, i_event_seq);
+    perform pgq.seq_setval(format('pgq.event_%s_tick_seq', v_queue.queue_id), i_tick_id);
+    perform pgq.seq_setval(format('pgq.event_%s_id_seq', v_queue.queue_id), i_event_seq);
     return i_tick_id;
 end $$;
 
@@ -185,8 +185,8 @@ begin
         return null;
     end if;
     if not v_queue.queue_external_ticker and not v_queue.queue_ticker_paused then
-        perform setval(v_queue.queue_event_seq,
-                       nextval(v_queue.queue_event_seq) + v_queue.queue_ticker_max_count * 2::bigint + 1000);
+        perform setval(pgq._event_seq(v_queue.queue_id),
+                       nextval(pgq._event_seq(v_queue.queue_id)) + v_queue.queue_ticker_max_count * 2::bigint + 1000);
     end if;
     return (select max(t.tick_id) from pgq.tick t where t.tick_queue = v_queue.queue_id);
 end $$;
