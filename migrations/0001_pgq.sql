@@ -455,6 +455,22 @@ create trigger write_subscription instead of insert or update or delete on pgq.s
 -- are found by the newest catalog, not by the transaction's snapshot, an old REPEATABLE READ transaction, too, inserts
 -- into the table that is current now.
 
+-- pgq._event_table(i_queue_id, i_slot) -> text
+-- The name of a queue's data table: made of the queue's id alone, so it needs no quoting, and nobody can change it.
+-- runs as    caller
+create or replace function pgq._event_table(i_queue_id integer, i_slot integer) returns text
+language sql immutable as $$
+    select pg_catalog.format('pgq.event_%s_%s', i_queue_id, i_slot)
+$$;
+
+-- pgq._event_seq(i_queue_id) -> regclass
+-- The sequence of a queue's event ids.
+-- runs as    caller
+create or replace function pgq._event_seq(i_queue_id integer) returns regclass
+language sql stable as $$
+    select pg_catalog.format('pgq.event_%s_id_seq', i_queue_id)::pg_catalog.regclass
+$$;
+
 -- pgq._make_queue_code(i_queue) -> void
 -- Write the functions of one queue: event_<id>_insert(), which inserts an event, and event_<id>_slot(), which tells the
 -- current table's number.
@@ -462,17 +478,17 @@ create trigger write_subscription instead of insert or update or delete on pgq.s
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
 language plpgsql as $make$
 declare
-    v_table text := format('%s_%s', i_queue.queue_data_pfx, i_queue.queue_cur_table);
-    v_function text := format('pgq.event_%s_insert', i_queue.queue_id);
     v_arguments text := 'bigint, timestamptz, integer, integer, text, text, text, text, text, text';
-    v_note text := 'skytools: generated for queue %s from pgq.queue; regenerate: select pgq.refresh_code()';
+    v_note text := format('skytools: generated for queue %L from pgq.queue; regenerate: select pgq.refresh_code()', i_queue.queue_name);
     v_checks text := '';
+    v_name text;
 begin
     if i_queue.queue_disable_insert then
         v_checks := v_checks || format($part$
     if current_setting('session_replication_role') <> 'replica' then
         raise exception 'Insert into queue disallowed: %%', %1$L
-            using errcode = 'PQ006', hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
+            using errcode = 'PQ006',
+                  hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
     end if;$part$, i_queue.queue_name);
     end if;
     if i_queue.queue_per_tx_limit is not null then
@@ -489,26 +505,26 @@ begin
     end if;
 
     execute format($function$
-create or replace function %1$s(
+create or replace function pgq.event_%1$s_insert(
     i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text,
     i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)
-returns bigint language plpgsql as $body$
+returns bigint language plpgsql as %2$L$function$, i_queue.queue_id, format($body$
 declare
-    v_ev_id bigint := nextval(%2$L);
-begin%3$s
-    insert into %4$s (ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+    v_ev_id bigint := nextval('pgq.event_%1$s_id_seq');
+begin%2$s
+    insert into %3$s (ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
     values (coalesce(i_ev_id, v_ev_id), coalesce(i_ev_time, now()), i_ev_owner, i_ev_retry, i_ev_type, i_ev_data,
             i_ev_extra1, i_ev_extra2, i_ev_extra3, i_ev_extra4);
     return coalesce(i_ev_id, v_ev_id);
-end $body$$function$, v_function, i_queue.queue_event_seq, v_checks, v_table);
-    execute format('revoke all on function %s(%s) from public', v_function, v_arguments);
-    execute format('comment on function %s(%s) is %L', v_function, v_arguments, format(v_note, quote_literal(i_queue.queue_name)));
-
+end $body$, i_queue.queue_id, v_checks, pgq._event_table(i_queue.queue_id, i_queue.queue_cur_table)));
     execute format('create or replace function pgq.event_%s_slot() returns integer language sql as %L',
                    i_queue.queue_id, format('select %s', i_queue.queue_cur_table));
-    execute format('revoke all on function pgq.event_%s_slot() from public', i_queue.queue_id);
-    execute format('comment on function pgq.event_%s_slot() is %L',
-                   i_queue.queue_id, format(v_note, quote_literal(i_queue.queue_name)));
+
+    foreach v_name in array array[format('pgq.event_%s_insert(%s)', i_queue.queue_id, v_arguments),
+                                  format('pgq.event_%s_slot()', i_queue.queue_id)] loop
+        execute format('revoke all on function %s from public', v_name);
+        execute format('comment on function %s is %L', v_name, v_note);
+    end loop;
 end $make$;
 
 -- pgq._name_tree(i_names, i_ids, i_arguments, i_low, i_high) -> text
@@ -553,15 +569,15 @@ begin
         end if;
         execute format($function$
 create or replace function pgq.insert_event(%s)
-returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as %L$function$, v_parameters, format($body$
 begin
 %s    raise exception '%%', coalesce('No such queue: ' || queue_name, 'Queue name must not be NULL')
         using errcode = case when queue_name is null then 'PQ008' else 'PQ001' end,
               hint = 'queues there are: select queue_name from pgq.queue';
-end $body$$function$, v_parameters,
+end $body$,
             case when v_names is null then '' else pgq._name_tree(v_names, v_ids,
                 v_arguments || case when v_extra then 'ev_extra1, ev_extra2, ev_extra3, ev_extra4' else 'null, null, null, null' end,
-                1, cardinality(v_names)) end);
+                1, cardinality(v_names)) end));
     end loop;
 end $make$;
 
@@ -613,10 +629,8 @@ end $$;
 create trigger queue_changed after insert or delete on pgq.queue
     for each row execute function pgq._queue_changed();
 create trigger queue_settings_changed after update on pgq.queue
-    for each row when ((old.queue_name, old.queue_cur_table, old.queue_disable_insert, old.queue_per_tx_limit,
-                        old.queue_data_pfx, old.queue_event_seq)
-        is distinct from (new.queue_name, new.queue_cur_table, new.queue_disable_insert, new.queue_per_tx_limit,
-                          new.queue_data_pfx, new.queue_event_seq))
+    for each row when ((old.queue_name, old.queue_cur_table, old.queue_disable_insert, old.queue_per_tx_limit)
+        is distinct from (new.queue_name, new.queue_cur_table, new.queue_disable_insert, new.queue_per_tx_limit))
     execute function pgq._queue_changed();
 
 -- pgq._sealed() -> trigger
@@ -718,13 +732,13 @@ begin
     end if;
 
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
-        execute format('drop table %s_%s', v_queue.queue_data_pfx, v_slot);
+        execute format('drop table %s', pgq._event_table(v_queue.queue_id, v_slot));
     end loop;
-    execute format('drop table %s', v_queue.queue_data_pfx);
+    execute format('drop table pgq.event_%s', v_queue.queue_id);
     delete from pgq.tick t where t.tick_queue = v_queue.queue_id;
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
-    execute format('drop sequence %s, %s', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
     execute format('drop function pgq.event_%s_insert', v_queue.queue_id);
     execute format('drop function pgq.event_%s_slot', v_queue.queue_id);
     return 1;
@@ -784,9 +798,9 @@ begin
             using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
     end if;
     v_table := format('event_%s', v_queue.queue_id);
-    execute format('grant select on sequence %s, %s to public', v_queue.queue_event_seq, v_queue.queue_tick_seq);
+    execute format('grant select on sequence pgq.%1$I_id_seq, pgq.%1$I_tick_seq to public', v_table);
     if to_regrole('pgq_admin') is not null then
-        execute format('grant usage on sequence %s to pgq_admin', v_queue.queue_event_seq);
+        execute format('grant usage on sequence pgq.%I_id_seq to pgq_admin', v_table);
     end if;
     perform pgq._grant_perms_from('pgq', 'event_template', 'pgq', v_table);
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
@@ -804,15 +818,14 @@ create or replace function pgq.tune_storage(i_queue_name text) returns integer
 language plpgsql strict as $$
 declare
     v_queue pgq.queue;
-    v_table text;
 begin
     select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
     if not found then
         return 0;
     end if;
     for v_slot in 0 .. v_queue.queue_ntables - 1 loop
-        v_table := pg_catalog.format('%s_%s', v_queue.queue_data_pfx, v_slot);
-        execute pg_catalog.format('alter table %s set (fillfactor = 100, autovacuum_enabled = off, toast.autovacuum_enabled = off)', v_table);
+        execute pg_catalog.format('alter table %s set (fillfactor = 100, autovacuum_enabled = off, toast.autovacuum_enabled = off)',
+                                  pgq._event_table(v_queue.queue_id, v_slot));
     end loop;
     return 1;
 end $$;
@@ -944,12 +957,12 @@ begin
     -- Asked of the catalog, which is newer than the snapshot of an old REPEATABLE READ transaction.
     execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_slot;
     loop
-        execute format('lock table %s_%s in row exclusive mode', v_queue.queue_data_pfx, v_slot);
+        execute format('lock table %s in row exclusive mode', pgq._event_table(v_queue.queue_id, v_slot));
         execute format('select pgq.event_%s_slot()', v_queue.queue_id) into v_again;
         exit when v_again = v_slot;
         v_slot := v_again;
     end loop;
-    return format('%s_%s', v_queue.queue_data_pfx, v_slot);
+    return pgq._event_table(v_queue.queue_id, v_slot);
 end $$;
 
 -- pgq._insert_many(i_queue_name, i_count, i_source) -> text
@@ -1372,10 +1385,10 @@ begin
     -- takes its first event only after step 1 has committed: both comparisons are exact.
     v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
     if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
-        return next v_queue.queue_data_pfx || '_' || v_previous;
+        return next pgq._event_table(v_queue.queue_id, v_previous);
     end if;
     if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
-        return next v_queue.queue_data_pfx || '_' || v_queue.queue_cur_table;
+        return next pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
     end if;
 end $$;
 
@@ -1651,7 +1664,7 @@ begin
         raise exception 'consumer not registered: %/%', coalesce(x_queue, 'NULL'), coalesce(x_consumer, 'NULL')
             using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', x_queue, x_consumer);
     end if;
-    v_ev_id := coalesce(x_ev_id, nextval(v_queue.queue_event_seq));
+    v_ev_id := coalesce(x_ev_id, nextval(pgq._event_seq(v_queue.queue_id)));
     insert into pgq.retry_queue (ev_retry_after, ev_queue, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data,
                                  ev_extra1, ev_extra2, ev_extra3, ev_extra4)
     values (x_retry_after, v_queue.queue_id, v_ev_id, x_ev_time, v_sub_id, x_ev_retry, x_ev_type, x_ev_data,
@@ -1724,7 +1737,7 @@ create or replace function pgq._ticks_due(i_queue_id integer) returns setof inte
 language sql stable as $$
     select q.queue_id
       from pgq.queue q
-     cross join lateral (select coalesce(pg_sequence_last_value(q.queue_event_seq::regclass), 1) as event_seq) s
+     cross join lateral (select coalesce(pg_sequence_last_value(pgq._event_seq(q.queue_id)), 1) as event_seq) s
       left join lateral (select t.tick_id, t.tick_time, t.tick_event_seq from pgq.tick t
                           where t.tick_queue = q.queue_id order by t.tick_queue desc, t.tick_id desc limit 1) last on true
       left join lateral (select t.tick_time from pgq.tick t
@@ -1777,12 +1790,12 @@ begin
     end if;
 
     -- Read before the snapshot is taken: every event up to it belongs to this tick, or its transaction is still open.
-    v_event_seq := coalesce(pg_sequence_last_value(v_queue.queue_event_seq::regclass), 1);
+    v_event_seq := coalesce(pg_sequence_last_value(pgq._event_seq(i_queue_id)), 1);
     if v_event_seq < v_last.tick_event_seq then
         raise warning 'Negative new_events?  old=% cur=% (queue %)', v_last.tick_event_seq, v_event_seq, v_queue.queue_name;
     end if;
     -- A fixed snapshot may be older than a tick that it does not see: then the id is taken already, and the insert fails.
-    v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(v_queue.queue_tick_seq) end;
+    v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(format('pgq.event_%s_tick_seq', i_queue_id)) end;
     insert into pgq.tick (tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq)
     values (i_queue_id, v_tick_id, now(), txid_current_snapshot(), v_event_seq)
     on conflict do nothing;
@@ -1791,7 +1804,7 @@ begin
             using errcode = '40001', hint = 'run the ticker in READ COMMITTED';
     end if;
     if v_fixed then
-        perform pgq.seq_setval(v_queue.queue_tick_seq, v_tick_id);
+        perform pgq.seq_setval(format('pgq.event_%s_tick_seq', i_queue_id), v_tick_id);
     end if;
     return v_tick_id;
 end $$;
@@ -1879,8 +1892,8 @@ begin
     perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
     insert into pgq.tick (tick_queue, tick_id, tick_time, tick_event_seq)
     values (v_queue.queue_id, i_tick_id, i_orig_timestamp, i_event_seq);
-    perform pgq.seq_setval(v_queue.queue_tick_seq, i_tick_id);
-    perform pgq.seq_setval(v_queue.queue_event_seq, i_event_seq);
+    perform pgq.seq_setval(format('pgq.event_%s_tick_seq', v_queue.queue_id), i_tick_id);
+    perform pgq.seq_setval(format('pgq.event_%s_id_seq', v_queue.queue_id), i_event_seq);
     return i_tick_id;
 end $$;
 
@@ -1899,8 +1912,8 @@ begin
         return null;
     end if;
     if not v_queue.queue_external_ticker and not v_queue.queue_ticker_paused then
-        perform setval(v_queue.queue_event_seq,
-                       nextval(v_queue.queue_event_seq) + v_queue.queue_ticker_max_count * 2::bigint + 1000);
+        perform setval(pgq._event_seq(v_queue.queue_id),
+                       nextval(pgq._event_seq(v_queue.queue_id)) + v_queue.queue_ticker_max_count * 2::bigint + 1000);
     end if;
     return (select max(t.tick_id) from pgq.tick t where t.tick_queue = v_queue.queue_id);
 end $$;
@@ -1960,7 +1973,7 @@ begin
     end if;
 
     v_next := (v_queue.queue_cur_table + 1) % v_queue.queue_ntables;
-    v_table := format('%s_%s', v_queue.queue_data_pfx, v_next);
+    v_table := pgq._event_table(v_queue.queue_id, v_next);
     begin
         execute format('lock table %s in access exclusive mode nowait', v_table);
         execute format('truncate table %s', v_table);
@@ -1997,8 +2010,8 @@ begin
     for v_queue in
         select * from pgq.queue q where q.queue_switch_step2 is null order by q.queue_name for update skip locked
     loop
-        v_table := format('%s_%s', v_queue.queue_data_pfx,
-                          (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables);
+        v_table := pgq._event_table(v_queue.queue_id,
+                                    (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables);
         begin
             execute format('lock table %s in share row exclusive mode nowait', v_table);
         exception
@@ -2247,7 +2260,6 @@ language plpgsql as $$
 declare
     v_role text;
     v_function record;
-    v_roles text[];
 begin
     grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
@@ -2274,7 +2286,7 @@ begin
             ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
-               find_tick_helper,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
+               find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
                batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'

@@ -51,7 +51,7 @@ const relationRows = `
            ('parents', (select string_agg(i.inhparent::regclass::text, ', ' order by i.inhseqno)
                           from pg_inherits i where i.inhrelid = r.oid)),
            ('row security', case when r.relrowsecurity then 'enabled' end),
-           ('rules', (select string_agg(w.rulename || ' ' || w.ev_enabled, ', ' order by w.rulename)
+           ('rules', (select string_agg(format('%s %s', w.rulename, w.ev_enabled), ', ' order by w.rulename)
                         from pg_rewrite w where w.ev_class = r.oid and w.rulename <> '_RETURN')),
            ('definition', case when r.relkind in ('v', 'm') then pg_get_viewdef(r.oid) end),
            ('sequence', (select format('%s start %s step %s min %s max %s cache %s cycle %s', format_type(s.seqtypid, null),

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { catalogQueries } from './catalog.ts'
@@ -72,13 +73,17 @@ export function compareFingerprints(expected: Fingerprint, found: Fingerprint): 
   })
 }
 
-/** One line a fact, for people: what test/schema.txt holds. */
+/** For people, as test/schema.txt holds it: a line a column, a function's body by its hash, as sql/ shows it whole. */
 export function describeFingerprint(print: Fingerprint): string {
-  const lines = Object.entries(print).flatMap(([object, properties]) => [
-    object,
-    ...Object.entries(properties).map(([name, value]) =>
-      value.includes('\n') ? `    ${name}:\n${value.replace(/^/gm, '        | ').trimEnd()}` : `    ${name}: ${value}`,
-    ),
-  ])
+  const lines = Object.entries(print).flatMap(([object, properties]) => {
+    const facts = Object.entries(properties).map(([name, value]) => `${name}: ${name === 'body' ? hash(value) : value}`)
+    return object.startsWith('column ')
+      ? [`${object}  ${facts.join(', ')}`]
+      : [object, ...facts.map((fact) => `    ${fact}`)]
+  })
   return `${lines.join('\n')}\n`
+}
+
+function hash(text: string): string {
+  return `sha256 ${createHash('sha256').update(text).digest('hex').slice(0, 16)}`
 }
