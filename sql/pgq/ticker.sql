@@ -33,7 +33,7 @@ $$;
 
 -- pgq._tick(i_queue_id) -> bigint
 -- Make a tick if it is still due; the caller holds the queue's ticker lock.
--- returns    the tick's id; null when it is not due any more
+-- returns    the tick's id; null when it is not due any more, or the queue is just being dropped or rotated
 -- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
 -- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
 -- runs as    caller, within a security definer function
@@ -50,7 +50,11 @@ begin
     if not found then
         return null;
     end if;
-    select * into v_queue from pgq.queue q where q.queue_id = i_queue_id;
+    -- Whoever drops or rotates the queue just now must not hold up the ticks of all others: it gets its tick the next time.
+    select * into v_queue from pgq.queue q where q.queue_id = i_queue_id for key share skip locked;
+    if not found then
+        return null;
+    end if;
     select * into v_last from pgq.tick t where t.tick_queue = i_queue_id
      order by t.tick_queue desc, t.tick_id desc limit 1;
     if txid_current() < txid_snapshot_xmin(v_last.tick_snapshot) then
