@@ -29,11 +29,13 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- producing
-            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
+            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer}'),
             -- subscribing and consuming
-            ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
+            ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
+               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+            -- administration is the rest, and this one
+            ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
          order by p.oid
