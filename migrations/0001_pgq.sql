@@ -990,8 +990,9 @@ begin
         end if;
         perform set_config(v_setting, v_done::text, true);
     end if;
-    return format('insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) '
-                  'select now(), s.* from (%s) s returning ev_id', v_table, i_source);
+    -- One txid, one time for all: a constant costs less than the column's default for each row.
+    return format('insert into %s (ev_time, ev_txid, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) '
+                  'select now(), %s, s.* from (%s) s returning ev_id', v_table, txid_current(), i_source);
 end $$;
 
 -- pgq.insert_events(queue, types, datas, extra1, extra2, extra3, extra4) -> setof bigint
@@ -1760,7 +1761,7 @@ $$;
 
 -- pgq._tick(i_queue_id) -> bigint
 -- Make a tick if it is still due; the caller holds the queue's ticker lock.
--- returns    the tick's id; null when it is not due any more
+-- returns    the tick's id; null when it is not due any more, or the queue is just being dropped or rotated
 -- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
 -- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
 -- runs as    caller, within a security definer function
@@ -1777,7 +1778,11 @@ begin
     if not found then
         return null;
     end if;
-    select * into v_queue from pgq.queue q where q.queue_id = i_queue_id;
+    -- Whoever drops or rotates the queue just now must not hold up the ticks of all others: it gets its tick the next time.
+    select * into v_queue from pgq.queue q where q.queue_id = i_queue_id for key share skip locked;
+    if not found then
+        return null;
+    end if;
     select * into v_last from pgq.tick t where t.tick_queue = i_queue_id
      order by t.tick_queue desc, t.tick_id desc limit 1;
     if txid_current() < txid_snapshot_xmin(v_last.tick_snapshot) then
@@ -2283,11 +2288,13 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- producing
-            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer,pgq_admin}'),
+            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer}'),
             -- subscribing and consuming
-            ('{register_consumer,register_consumer_at,unregister_consumer,next_batch,next_batch_info,next_batch_custom,
+            ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader,pgq_admin}')
+               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+            -- administration is the rest, and this one
+            ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
          order by p.oid
@@ -2311,14 +2318,33 @@ select pgq.upgrade_schema();
 -- Roles stay: they belong to the whole server, and other databases may use them.
 do $$
 declare
+    v_found text;
     v_object record;
-    v_queues text;
 begin
-    select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_queues from pgq.queue q;
-    if v_queues is not null then
-        raise exception 'there are queues in database %: %', quote_ident(current_database()), v_queues
+    select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_found from pgq.queue q;
+    if v_found is not null then
+        raise exception 'there are queues in database %: %', quote_ident(current_database()), v_found
             using errcode = 'PQ034', hint = 'skytools uninstall --force drops them and their events; or: select pgq.drop_queue(''name'', true)';
     end if;
+
+    select string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', ') into v_found
+      from pg_depend d,
+           lateral pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
+     where d.deptype in ('n', 'a')
+       and a.object_names[1] not in ('pgq', 'skytools')
+       and a.type <> 'schema'
+       and exists (
+           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace = 'pgq'::regnamespace
+           union all
+           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace = 'pgq'::regnamespace
+           union all
+           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace = 'pgq'::regnamespace);
+    if v_found is not null and coalesce(current_setting('skytools.force', true), '') <> 'on' then
+        raise exception 'objects of others depend on schema pgq: %', v_found
+            using errcode = 'PQ041', hint = 'drop them first, or drop them too: skytools uninstall --force';
+    end if;
+
+    perform set_config('client_min_messages', 'warning', true);
     drop schema pgq cascade;
     for v_object in
         select format('function %s', p.oid::regprocedure) as name

@@ -18,14 +18,33 @@ const first = '0001_pgq'
 const removal = `-- Roles stay: they belong to the whole server, and other databases may use them.
 do $$
 declare
+    v_found text;
     v_object record;
-    v_queues text;
 begin
-    select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_queues from pgq.queue q;
-    if v_queues is not null then
-        raise exception 'there are queues in database %: %', quote_ident(current_database()), v_queues
+    select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_found from pgq.queue q;
+    if v_found is not null then
+        raise exception 'there are queues in database %: %', quote_ident(current_database()), v_found
             using errcode = 'PQ034', hint = 'skytools uninstall --force drops them and their events; or: select pgq.drop_queue(''name'', true)';
     end if;
+
+    select string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', ') into v_found
+      from pg_depend d,
+           lateral pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
+     where d.deptype in ('n', 'a')
+       and a.object_names[1] not in ('pgq', 'skytools')
+       and a.type <> 'schema'
+       and exists (
+           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace = 'pgq'::regnamespace
+           union all
+           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace = 'pgq'::regnamespace
+           union all
+           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace = 'pgq'::regnamespace);
+    if v_found is not null and coalesce(current_setting('skytools.force', true), '') <> 'on' then
+        raise exception 'objects of others depend on schema pgq: %', v_found
+            using errcode = 'PQ041', hint = 'drop them first, or drop them too: skytools uninstall --force';
+    end if;
+
+    perform set_config('client_min_messages', 'warning', true);
     drop schema pgq cascade;
     for v_object in
         select format('function %s', p.oid::regprocedure) as name

@@ -23,6 +23,7 @@ const names = {
   PQ038: 'MigrationFailedError',
   PQ039: 'BundleInvalidError',
   PQ040: 'ConnectionError',
+  PQ041: 'DependentObjectsError',
 } as const
 
 export type ErrorCode = keyof typeof names

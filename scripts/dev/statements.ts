@@ -27,16 +27,21 @@ interface ParseResult {
 export async function statements(sql: string): Promise<Statement[]> {
   const bytes = Buffer.from(sql)
   const result = (await parseSql(sql)) as ParseResult
+  let end = 0
   return (result.stmts ?? []).map(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
-    const whole = bytes.subarray(start, length ? start + length : undefined).toString()
-    const lead = /^(?:\s|--[^\n]*\n)*/.exec(whole)?.[0] ?? ''
+    // The parser may begin a statement at its first word, or already at the comments above it.
+    const whole = bytes.subarray(end, length ? start + length : undefined).toString()
+    const from = end
+    end = start + (length ?? 0)
+    const lead = /^;?(?:\s|--[^\n]*\n)*/.exec(whole)?.[0] ?? ''
     const [kind = '', node = {}] = Object.entries(stmt)[0] ?? []
     const header =
       lead
-        .split(/\n\s*\n/)
+        .split(/\n[ \t]*\n/)
         .at(-1)
-        ?.trim() ?? ''
-    const line = bytes.subarray(0, start).toString().split('\n').length + lead.split('\n').length - 1
+        ?.replace(/^;/, '')
+        .trim() ?? ''
+    const line = bytes.subarray(0, from).toString().split('\n').length + lead.split('\n').length - 1
     return { object: objectOf(kind, node), kind, text: `${whole.slice(lead.length).trim()};`, header, line }
   })
 }

@@ -20,13 +20,15 @@ export function toDb(connection: Connectable): Db {
   return pgDb(isPool(connection) ? connection : connection, defaults)
 }
 
-/** A pool on a server, or, without a URL, an empty PGlite in memory. */
+/** A pool on a server; for 'pglite:<folder>' a PGlite kept there; without a URL an empty PGlite in memory. */
 export async function openDb(url: string | undefined): Promise<Db> {
-  if (url === undefined) {
-    const pglite = await PGlite.create()
+  if (url === undefined || url.startsWith('pglite:')) {
+    const pglite = await PGlite.create(url?.slice('pglite:'.length) || 'memory://')
     return pgliteDb(pglite as unknown as Pglite, () => pglite.close())
   }
-  const pool = new pg.Pool({ connectionString: url, application_name: 'skytools' })
+  // 'postgres://' alone leaves everything to the PG* variables.
+  const where = url === 'postgres://' ? {} : { connectionString: url }
+  const pool = new pg.Pool({ ...where, application_name: 'skytools' })
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on('error', (error) => process.emitWarning(error))
   try {

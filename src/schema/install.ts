@@ -32,7 +32,7 @@ export interface UpgradeOptions {
 }
 
 export interface UninstallOptions {
-  /** Drop the queues and their events too. */
+  /** Drop the queues and their events too, and whatever of others depends on the schemas. */
   readonly force?: boolean | undefined
   readonly root?: string | undefined
 }
@@ -72,7 +72,10 @@ export function uninstall(connection: Connectable, options: UninstallOptions = {
     options.root,
     async (state, tx) => {
       if (state.applied.length === 0) throw notInstalled()
-      if (options.force) await tx.query('select pgq.drop_queue(queue_name, true) from pgq.queue')
+      if (options.force) {
+        await tx.query("select set_config('skytools.force', 'on', true)")
+        await tx.query('select pgq.drop_queue(queue_name, true) from pgq.queue')
+      }
       return { direction: 'down', count: reversible(state, state.applied.length) }
     },
     async (tx) => tx.exec('drop table skytools.migrations; drop schema skytools'),

@@ -30,6 +30,8 @@ export interface Server {
 export interface ServerOptions {
   /** postgresql.conf settings beside, or instead of, the fast ones of tests. */
   readonly settings?: Readonly<Record<string, string>>
+  /** A directory with postgres and initdb, instead of the binaries from npm. */
+  readonly bin?: string
 }
 
 const signals = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const
@@ -48,10 +50,10 @@ const fast = {
 export async function startServer(version: ServerVersion, options: ServerOptions = {}): Promise<Server> {
   const account = serverAccount()
   const directory = serverDirectory(account)
-  const native = serverBinaries(version, account, directory)
+  const bin = options.bin ?? join(serverBinaries(version, account, directory), 'bin')
   const data = join(directory, 'data')
   const logFile = join(directory, 'log')
-  initdb(native, data, account)
+  initdb(bin, data, account)
   const settings = { ...fast, ...options.settings }
   let port = await freePort()
   let child = await launch()
@@ -67,7 +69,7 @@ export async function startServer(version: ServerVersion, options: ServerOptions
     for (let attempt = 1; ; attempt++) {
       configure()
       const log = openSync(logFile, 'a')
-      const started = spawn(join(native, 'bin', 'postgres'), ['-D', data], {
+      const started = spawn(join(bin, 'postgres'), ['-D', data], {
         ...account,
         cwd: data,
         stdio: ['ignore', log, log],
@@ -120,9 +122,9 @@ function urlOf(port: number, database: string): string {
   return `postgres://postgres@127.0.0.1:${port}/${encodeURIComponent(database)}`
 }
 
-function initdb(native: string, data: string, account: Account | undefined): void {
+function initdb(bin: string, data: string, account: Account | undefined): void {
   const args = ['-D', data, '-U', 'postgres', '-E', 'UTF8', '--locale=C', '--auth=trust', '--no-sync']
-  const { status, stderr } = spawnSync(join(native, 'bin', 'initdb'), args, { ...account, cwd: '/', encoding: 'utf8' })
+  const { status, stderr } = spawnSync(join(bin, 'initdb'), args, { ...account, cwd: '/', encoding: 'utf8' })
   if (status !== 0) throw new Error(`initdb failed:\n${stderr}`)
 }
 

@@ -1,0 +1,30 @@
+import { Command } from 'commander'
+import { packageVersion } from '../src/schema/bundle.ts'
+import { addCheck } from './check.ts'
+import { addGlobalOptions } from './connection.ts'
+import { addEject } from './eject.ts'
+import { addInstall } from './install.ts'
+import { addSql } from './sql.ts'
+import { addUninstall } from './uninstall.ts'
+import { addUpgrade } from './upgrade.ts'
+
+/** Each adds one command, or one family of them. */
+const commands: readonly ((program: Command) => void)[] = [
+  addInstall,
+  addUpgrade,
+  addUninstall,
+  addSql,
+  addEject,
+  addCheck,
+]
+
+export function buildProgram(): Command {
+  const program = new Command('skytools')
+    .description('PgQ, the queue inside Postgres, without a C extension')
+    .version(packageVersion())
+    .exitOverride()
+    .showHelpAfterError('(skytools --help, or skytools <command> --help)')
+  addGlobalOptions(program)
+  for (const add of commands) add(program)
+  return program
+}
