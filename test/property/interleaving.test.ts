@@ -13,7 +13,7 @@ async function arenaOf(db: TestDb, kind: 'pglite' | 'server'): Promise<Arena> {
 }
 
 describe.each(databases)('random interleavings on $name', ({ kind, open }) => {
-  const runs = kind === 'pglite' ? Math.ceil(schedules / 3) : schedules
+  const runs = kind === 'pglite' ? Math.ceil(schedules / 4) : schedules
 
   it(`deliver each committed event once to each consumer (seed ${seed}, ${runs} schedules)`, {
     timeout: 600_000,
@@ -48,7 +48,7 @@ describe.each(servers)('the model on $name', ({ open }) => {
     {
       what: 'a batch that is given out again after it was finished',
       sql: `create or replace function pgq.finish_batch(x_batch_id bigint) returns int4 language sql as 'select 1'`,
-      finds: /should not have|stands at tick|starts at tick/,
+      finds: /should not have|without end|starts at tick/,
     },
     {
       what: 'a rotation that empties a table that is still needed',
@@ -64,9 +64,9 @@ describe.each(servers)('the model on $name', ({ open }) => {
       what: 'a ticker that does not see what is committed',
       sql: `create or replace function pgq.ticker(i_queue_name text) returns bigint language sql as $$
         insert into pgq.tick (tick_queue, tick_id, tick_snapshot, tick_event_seq)
-        select t.tick_queue, max(t.tick_id) + 1, (array_agg(t.tick_snapshot order by t.tick_id desc))[1],
-               max(t.tick_event_seq)
-          from pgq.tick t join pgq.queue q on q.queue_id = t.tick_queue
+        select q.queue_id, coalesce(max(t.tick_id), 0) + 1,
+               coalesce((array_agg(t.tick_snapshot order by t.tick_id desc))[1], txid_current_snapshot()), 1
+          from pgq.queue q left join pgq.tick t on q.queue_id = t.tick_queue
          where q.queue_name = i_queue_name group by 1 returning tick_id $$`,
       finds: /misses txid|does not see/,
     },

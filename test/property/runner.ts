@@ -347,7 +347,8 @@ async function drain(main: Session, queue: string, run: (step: Step) => Promise<
   const consumeAll = async (): Promise<void> => {
     for (let who = 0; who < consumers; who++) {
       if (!model.current.has(`consumer ${who}`)) continue
-      for (;;) {
+      for (let turn = 0; ; turn++) {
+        if (turn > 1000) throw new Error(`consumer ${who} is given batches without end`)
         main.batch = undefined
         await run(step('next', who))
         if (!main.batch) break
