@@ -1,6 +1,34 @@
+export {
+  type Batch,
+  type BatchOptions,
+  batchEvents,
+  finishBatch,
+  nextBatch,
+  type QueueEvent,
+  retryEvent,
+} from './consumer/batch.ts'
+export { type BatchContext, type BatchHandler, type ConsumedBatch, consumeBatch } from './consumer/consume.ts'
+export {
+  type ConsumerInfo,
+  consumerInfo,
+  type RegisterOptions,
+  registerConsumer,
+  unregisterConsumer,
+} from './consumer/consumer.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
+export { insertEvent, insertEvents, type NewEvent } from './queue/events.ts'
+export type { Interval } from './queue/interval.ts'
+export {
+  createQueue,
+  type DropQueueOptions,
+  dropQueue,
+  type QueueConfig,
+  type QueueInfo,
+  queueInfo,
+  setQueueConfig,
+} from './queue/queue.ts'
 export { type CheckResult, check } from './schema/check.ts'
 export { type EjectResult, eject } from './schema/eject.ts'
 export { compareFingerprints, type Difference, type Fingerprint, fingerprint } from './schema/fingerprint.ts'
@@ -15,3 +43,8 @@ export {
   upgrade,
 } from './schema/install.ts'
 export { bundleScript, type ScriptOptions } from './schema/script.ts'
+export type { Finding, RetryState } from './status/findings.ts'
+export { type Status, status } from './status/status.ts'
+export { maintain, type Operation, returnRetries } from './ticker/maintain.ts'
+export { runTicker, type TickerOptions, type TickerWork } from './ticker/run.ts'
+export { tick, tickQueue } from './ticker/tick.ts'

@@ -90,6 +90,8 @@ export interface QueueInfo {
   readonly tables: number
   readonly currentTable: number
   readonly rotatedAt: Date
+  /** Seconds since then. */
+  readonly rotationAge: number
   /** Both steps of the last rotation are done. */
   readonly rotationComplete: boolean
   /** The settings; durations in seconds. */
@@ -122,7 +124,7 @@ export async function queueInfo(db: Connectable, queue?: string): Promise<QueueI
   const found = await rows<InfoRow>(
     db,
     `select i.queue_name as queue, i.queue_ntables as tables, i.queue_cur_table as "currentTable",
-            i.queue_switch_time as "rotatedAt", q.queue_switch_step2 is not null as "rotationComplete",
+            i.queue_switch_time as "rotatedAt", ${seconds('now() - i.queue_switch_time')} as "rotationAge", q.queue_switch_step2 is not null as "rotationComplete",
             i.queue_ticker_max_count as "tickerMaxCount", ${seconds('i.queue_ticker_max_lag')} as "tickerMaxLag",
             ${seconds('i.queue_ticker_idle_period')} as "tickerIdlePeriod", i.queue_ticker_paused as "tickerPaused",
             i.queue_external_ticker as "externalTicker", ${seconds('i.queue_rotation_period')} as "rotationPeriod",

@@ -1,0 +1,109 @@
+import type { ConsumerInfo } from '../consumer/consumer.ts'
+import type { QueueInfo } from '../queue/queue.ts'
+import { ago } from './ago.ts'
+
+export interface Finding {
+  /** What it is about, such as `queue orders`. */
+  readonly subject: string
+  readonly problem: string
+  /** The command to type, or what to look at. */
+  readonly remedy: string
+}
+
+export interface RetryState {
+  readonly queue: string
+  readonly waiting: bigint
+  /** Seconds since the first of them could have come back; 0: none could yet. */
+  readonly overdue: number
+}
+
+interface State {
+  readonly queues: readonly QueueInfo[]
+  readonly consumers: readonly ConsumerInfo[]
+  readonly retries: readonly RetryState[]
+}
+
+/** Seconds that a ticker may be late, beyond what a queue's settings ask of it, before we say so. */
+const tickerGrace = 30
+/** Seconds for which a consumer may be behind, or silent with an open batch. */
+const consumerGrace = 300
+/** Seconds that maintenance may be late: it comes every two minutes, retries every half. */
+const maintenanceGrace = 600
+
+/** What is wrong, or may be, in the order in which one would look into it. */
+export function findings({ queues, consumers, retries }: State): Finding[] {
+  return [
+    ...queues.flatMap((queue) => ofQueue(queue, consumers)),
+    ...consumers.flatMap(ofConsumer),
+    ...retries.flatMap(ofRetries),
+  ]
+}
+
+function ofQueue(info: QueueInfo, consumers: readonly ConsumerInfo[]): Finding[] {
+  const { queue, config, tickerLag } = info
+  const found: Finding[] = []
+  const say = (problem: string, remedy: string) => found.push({ subject: `queue ${queue}`, problem, remedy })
+  const name = shellQuote(queue)
+  if (config.tickerPaused) {
+    say('its ticker is paused: consumers get nothing', `skytools queue resume ${name}`)
+  } else if (!config.externalTicker && tickerLag !== null && tickerLag > config.tickerIdlePeriod + tickerGrace) {
+    say(`no tick for ${ago(tickerLag)}: consumers get nothing`, 'run a ticker: skytools ticker')
+  }
+  if (config.disableInsert) say('it takes no events', `skytools queue config ${name} disable_insert=false`)
+  const own = consumers.filter((consumer) => consumer.queue === queue)
+  if (own.length === 0) {
+    say('it has no consumer: its events are for nobody', `skytools consumer register ${name} <consumer>`)
+  }
+  const overdue = info.rotationAge - config.rotationPeriod
+  if (overdue > Math.max(config.rotationPeriod, maintenanceGrace)) {
+    const slowest = own.filter(({ lag }) => lag !== null).sort((a, b) => (b.lag ?? 0) - (a.lag ?? 0))[0]
+    const behind = slowest && (slowest.lag ?? 0) > config.rotationPeriod
+    say(
+      `its tables should have rotated ${ago(overdue)} ago, and grow`,
+      behind
+        ? `consumer ${slowest.consumer} is ${ago(slowest.lag ?? 0)} behind and holds the events`
+        : 'run a ticker (skytools ticker); if one runs, look for old transactions in pg_stat_activity',
+    )
+  }
+  return found
+}
+
+function ofConsumer({ queue, consumer, lag, lastSeen, batch, pendingEvents }: ConsumerInfo): Finding[] {
+  const subject = `consumer ${consumer} of ${queue}`
+  const names = `${shellQuote(queue)} ${shellQuote(consumer)}`
+  if (batch !== null && lastSeen > consumerGrace) {
+    return [
+      {
+        subject,
+        problem: `batch ${batch} is open since ${ago(lastSeen)}`,
+        remedy: 'if its worker has died, start it again: it gets the same batch',
+      },
+    ]
+  }
+  if (lag !== null && lag > consumerGrace && lastSeen > consumerGrace && (pendingEvents ?? 0n) > 0n) {
+    return [
+      {
+        subject,
+        problem: `about ${pendingEvents} events wait, it was last seen ${ago(lastSeen)} ago`,
+        remedy: `start it; if it is not wanted any more: skytools consumer unregister ${names}`,
+      },
+    ]
+  }
+  return []
+}
+
+function ofRetries({ queue, waiting, overdue }: RetryState): Finding[] {
+  if (overdue <= maintenanceGrace) return []
+  return [
+    {
+      subject: `queue ${queue}`,
+      problem: `${waiting} events wait for a retry, the first could have come back ${ago(overdue)} ago`,
+      remedy: 'run a ticker: skytools ticker',
+    },
+  ]
+}
+
+/** As one would type it. */
+function shellQuote(name: string): string {
+  return /^[\w.-]+$/.test(name) ? name : `'${name.replaceAll("'", `'\\''`)}'`
+}

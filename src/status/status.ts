@@ -1,0 +1,59 @@
+import { type ConsumerInfo, consumerInfo } from '../consumer/consumer.ts'
+import { rows } from '../db/call.ts'
+import type { Db } from '../db/db.ts'
+import { type Connectable, toDb } from '../db/open.ts'
+import { SkytoolsError } from '../errors.ts'
+import { type QueueInfo, queueInfo } from '../queue/queue.ts'
+import { schemaStatus } from '../schema/install.ts'
+import { type Finding, findings, type RetryState } from './findings.ts'
+
+export interface Status {
+  readonly version: string | undefined
+  readonly queues: readonly QueueInfo[]
+  readonly consumers: readonly ConsumerInfo[]
+  /** Events that wait for a retry, by queue; undefined where the role may not read them (pgq_admin may). */
+  readonly retries: readonly RetryState[] | undefined
+  /** What is wrong, or may be, and what to do; empty when all is well. */
+  readonly findings: readonly Finding[]
+}
+
+/** Queues, consumers, and what is wrong with them.
+ *
+ * @returns all durations in seconds
+ * @throws NotInstalledError (PQ035)
+ * @remarks Takes no locks and changes nothing. Everybody may call it. */
+export async function status(connection: Connectable): Promise<Status> {
+  const db = toDb(connection)
+  const { installed, version, newest, pending } = await schemaStatus(db)
+  if (!installed) throw new SkytoolsError('PQ035', 'skytools is not installed in this database', 'skytools install')
+  const queues = await queueInfo(db)
+  const consumers = await consumerInfo(db)
+  const retries = await retryStates(db)
+  return {
+    version,
+    queues,
+    consumers,
+    retries,
+    findings: [
+      ...(pending.length > 0
+        ? [{ subject: 'bundle', problem: `version ${version}; this is ${newest}`, remedy: 'skytools upgrade' }]
+        : []),
+      ...findings({ queues, consumers, retries: retries ?? [] }),
+    ],
+  }
+}
+
+async function retryStates(db: Db): Promise<RetryState[] | undefined> {
+  const [right] = await rows<{ readable: boolean }>(
+    db,
+    `select has_table_privilege('pgq.retry_queue', 'select') as readable`,
+  )
+  if (!right?.readable) return undefined
+  return rows<RetryState & Record<string, unknown>>(
+    db,
+    `select q.queue_name as queue, count(*) as waiting,
+            greatest(extract(epoch from now() - min(r.ev_retry_after)), 0)::float8 as overdue
+       from pgq.retry_queue r join pgq.queue q on q.queue_id = r.ev_queue
+      group by q.queue_name order by q.queue_name`,
+  )
+}
