@@ -32,14 +32,14 @@ const pgliteDumps = inject('pglite').dumps
 const pglite: TestDatabase = {
   name: 'PGlite',
   kind: 'pglite',
-  async open(from = 'migrations') {
-    const dump = pgliteDumps[from]
-    if ('problem' in dump) throw new Error(`${from} did not install on PGlite: ${dump.problem}`)
-    return pgliteTestDb(await PGlite.create({ loadDataDir: new Blob([await readFile(dump.file)]) }))
-  },
-  async openEmpty() {
-    return pgliteTestDb(await PGlite.create())
-  },
+  open: (from = 'migrations') => loadPglite(from),
+  openEmpty: () => loadPglite('empty'),
+}
+
+async function loadPglite(from: keyof typeof pgliteDumps): Promise<TestDb> {
+  const dump = pgliteDumps[from]
+  if ('problem' in dump) throw new Error(`${from} did not install on PGlite: ${dump.problem}`)
+  return pgliteTestDb(await PGlite.create({ loadDataDir: new Blob([await readFile(dump.file)]) }))
 }
 
 function pgliteTestDb(database: PGlite): TestDb {

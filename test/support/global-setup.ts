@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
@@ -17,7 +17,7 @@ export interface ServerEntry {
   readonly templates: Record<Origin, { database: string } | { problem: string }>
 }
 export interface PgliteEntry {
-  readonly dumps: Record<Origin, { file: string } | { problem: string }>
+  readonly dumps: Record<Origin | 'empty', { file: string } | { problem: string }>
 }
 
 declare module 'vitest' {
@@ -69,10 +69,13 @@ async function prepareServer(name: string, url: string): Promise<ServerEntry> {
 
 async function preparePglite(scratch: string): Promise<PgliteEntry['dumps']> {
   const dumps = {} as PgliteEntry['dumps']
-  for (const origin of origins) {
+  for (const origin of ['empty', ...origins] as const) {
     const file = join(scratch, `pglite-${origin}.tar`)
-    const pglite = await PGlite.create()
-    dumps[origin] = await attempt({ file }, () => prepare(toDb(pglite as unknown as Pglite), origin))
+    const empty = origin === 'empty' ? undefined : join(scratch, 'pglite-empty.tar')
+    const pglite = await PGlite.create(empty ? { loadDataDir: new Blob([readFileSync(empty)]) } : {})
+    dumps[origin] = await attempt({ file }, async () => {
+      if (origin !== 'empty') await prepare(toDb(pglite as unknown as Pglite), origin)
+    })
     const dump = await pglite.dumpDataDir('none')
     writeFileSync(file, new Uint8Array(await dump.arrayBuffer()))
     await pglite.close()
