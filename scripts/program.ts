@@ -2,9 +2,13 @@ import { Command } from 'commander'
 import { packageVersion } from '../src/schema/bundle.ts'
 import { addCheck } from './check.ts'
 import { addGlobalOptions } from './connection.ts'
+import { addConsumer } from './consumer.ts'
 import { addEject } from './eject.ts'
 import { addInstall } from './install.ts'
+import { addQueue } from './queue.ts'
 import { addSql } from './sql.ts'
+import { addStatus } from './status.ts'
+import { addTicker } from './ticker.ts'
 import { addUninstall } from './uninstall.ts'
 import { addUpgrade } from './upgrade.ts'
 
@@ -16,6 +20,10 @@ const commands: readonly ((program: Command) => void)[] = [
   addSql,
   addEject,
   addCheck,
+  addQueue,
+  addConsumer,
+  addTicker,
+  addStatus,
 ]
 
 export function buildProgram(): Command {

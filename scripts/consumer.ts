@@ -1,0 +1,52 @@
+import type { Command } from 'commander'
+import { consumerInfo, registerConsumer, SkytoolsError, unregisterConsumer } from '../src/index.ts'
+import { confirm, UsageError, withDb } from './connection.ts'
+import { consumerTable } from './status.ts'
+
+export function addConsumer(program: Command): void {
+  const consumer = program.command('consumer').description('register, unregister and list consumers')
+  consumer
+    .command('register')
+    .description('subscribe a consumer to a queue: it gets what is committed from now on')
+    .argument('<queue>')
+    .argument('<consumer>', 'its name: any text')
+    .option('--at <tick>', 'begin after this tick instead; moves a consumer that is registered', tickId)
+    .action((queue: string, name: string, { at }: { at?: bigint }, command: Command) =>
+      withDb(command, async (db, print) => {
+        const registered = await registerConsumer(db, queue, name, { at })
+        const done = at === undefined ? 'there already' : `moved to tick ${at}`
+        print({ queue, consumer: name, registered }, `${registered ? 'registered' : done}: ${name} of ${queue}`)
+      }),
+    )
+  consumer
+    .command('unregister')
+    .description('end a subscription; its open batch and its retries are given up')
+    .argument('<queue>')
+    .argument('<consumer>')
+    .action(async (queue: string, name: string, _options: unknown, command: Command) => {
+      await confirm(command, `End the subscription of ${name} to ${queue}?`)
+      await withDb(command, async (db, print) => {
+        const ended = await unregisterConsumer(db, queue, name)
+        if (ended === 0) {
+          const hint = 'consumers there are: skytools consumer list'
+          throw new SkytoolsError('PQ002', `${name} is not subscribed to ${queue}`, hint)
+        }
+        print({ queue, consumer: name, ended }, `unregistered: ${name} of ${queue}`)
+      })
+    })
+  consumer
+    .command('list')
+    .description('list the consumers')
+    .argument('[queue]', 'those of this queue alone')
+    .action((queue: string | undefined, _options: unknown, command: Command) =>
+      withDb(command, async (db, print) => {
+        const consumers = await consumerInfo(db, queue)
+        print(consumers, consumers.length > 0 ? consumerTable(consumers) : 'no consumers')
+      }),
+    )
+}
+
+function tickId(text: string): bigint {
+  if (!/^\d+$/.test(text)) throw new UsageError(`the id of a tick is needed, not ${text}`)
+  return BigInt(text)
+}
