@@ -40,10 +40,12 @@ begin
             using errcode = 'PQ001', hint = format('select pgq.create_queue(%L)', x_queue_name);
     end if;
 
-    insert into pgq.consumer (co_name)
-    select x_consumer_name where not exists (select from pgq.consumer c where c.co_name = x_consumer_name)
-    on conflict do nothing;
-    select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = x_consumer_name for update;
+    -- Whoever ends the consumer's last subscription just now deletes its row: then there is nothing to lock, and it is made anew.
+    loop
+        select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = x_consumer_name for update;
+        exit when found;
+        insert into pgq.consumer (co_name) values (x_consumer_name) on conflict do nothing;
+    end loop;
 
     select s.sub_key into v_sub from pgq.subscriber s
      where s.sub_queue = v_queue_id and s.sub_consumer = v_consumer_id;
