@@ -17,9 +17,9 @@ export type Effect =
   | { kind: 'tick'; id: bigint; from: number; until: number }
   | { kind: 'register'; consumer: string; subId: number; start: bigint }
   | { kind: 'unregister'; consumer: string }
-  | { kind: 'next'; consumer: string; batch: bigint; previous: bigint; current: bigint }
-  | { kind: 'finish'; consumer: string; batch: bigint; events: ModelEvent[] }
-  | { kind: 'retry'; consumer: string; event: ModelEvent }
+  | { kind: 'next'; consumer: string; epoch: Epoch | undefined; batch: bigint; previous: bigint; current: bigint }
+  | { kind: 'finish'; consumer: string; epoch: Epoch | undefined; batch: bigint; events: ModelEvent[] }
+  | { kind: 'retry'; consumer: string; epoch: Epoch | undefined; event: ModelEvent }
   | { kind: 'moved'; event: ModelEvent }
 
 interface Delivery {
@@ -29,12 +29,13 @@ interface Delivery {
   readonly events: readonly ModelEvent[]
 }
 /** From a registration, or a new position, to the next one. */
-interface Epoch {
+export interface Epoch {
   readonly consumer: string
   readonly subId: number
   readonly start: bigint
   readonly deliveries: Delivery[]
   live: boolean
+  unregistered: boolean
 }
 interface CommittedTransaction {
   readonly txid: bigint | undefined
@@ -73,6 +74,14 @@ export function createModel(): Model {
   const waiting = new Map<string, ModelEvent>()
   const problems: string[] = []
 
+  /**
+   * Whoever unregisters a consumer does not wait for a transaction that consumes as this consumer: it is as if that one
+   * had been first. A new position, on the other hand, must wait for it.
+   */
+  function epochOf({ consumer, epoch }: { consumer: string; epoch: Epoch | undefined }): Epoch | undefined {
+    return epoch?.unregistered ? epoch : current.get(consumer)
+  }
+
   function apply(effect: Effect, txid: bigint | undefined): void {
     switch (effect.kind) {
       case 'event':
@@ -85,10 +94,11 @@ export function createModel(): Model {
       case 'unregister': {
         const before = current.get(effect.consumer)
         if (before) before.live = false
+        if (before) before.unregistered = effect.kind === 'unregister'
         current.delete(effect.consumer)
         if (effect.kind === 'register') {
           const { consumer, subId, start } = effect
-          const epoch: Epoch = { consumer, subId, start, deliveries: [], live: true }
+          const epoch: Epoch = { consumer, subId, start, deliveries: [], live: true, unregistered: false }
           epochs.push(epoch)
           current.set(consumer, epoch)
         } else if (before) {
@@ -97,7 +107,7 @@ export function createModel(): Model {
         return
       }
       case 'next': {
-        const epoch = current.get(effect.consumer)
+        const epoch = epochOf(effect)
         const known = batches.get(effect.batch)
         if (!epoch) problems.push(`${effect.consumer} got batch ${effect.batch} while it was not registered`)
         else if (!known) batches.set(effect.batch, { epoch, previous: effect.previous, current: effect.current })
@@ -107,16 +117,20 @@ export function createModel(): Model {
       }
       case 'finish': {
         const batch = batches.get(effect.batch)
-        if (!batch || batch.epoch !== current.get(effect.consumer))
+        if (!batch || batch.epoch !== epochOf(effect))
           problems.push(`batch ${effect.batch} was finished, but ${effect.consumer} had been moved away from it`)
         else batch.epoch.deliveries.push({ batch: effect.batch, ...batch, events: effect.events })
         return
       }
       case 'retry': {
-        const owner = current.get(effect.consumer)?.subId
-        if (owner === undefined) problems.push(`a retry of ${effect.consumer}, which is not registered`)
-        else
-          waiting.set(`${owner}/${effect.event.id}`, { ...effect.event, owner, retry: (effect.event.retry ?? 0) + 1 })
+        const epoch = epochOf(effect)
+        const owner = epoch?.subId
+        if (epoch === undefined || owner === undefined)
+          problems.push(`a retry of ${effect.consumer}, which is not registered`)
+        else if (!epoch.unregistered) {
+          const event = { ...effect.event, owner, retry: (effect.event.retry ?? 0) + 1 }
+          waiting.set(`${owner}/${event.id}`, event)
+        }
         return
       }
       case 'moved': {

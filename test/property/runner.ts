@@ -66,7 +66,10 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
 
   const query = async <R extends Row>(session: Session, sql: string, params: readonly unknown[] = []): Promise<R[]> => {
     const { transaction } = session
-    if (transaction) transaction.snapshot ??= now()
+    if (transaction && transaction.snapshot === undefined) {
+      transaction.snapshot = now()
+      transaction.epochs = new Map(model.current)
+    }
     try {
       return await session.db.query<R>(sql, params)
     } finally {
@@ -89,6 +92,7 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
     const tx: Transaction = {
       isolation,
       snapshot: undefined,
+      epochs: new Map(),
       txid: undefined,
       effects: [],
       savepoints: [],
@@ -177,6 +181,11 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
           now,
           count,
           consumer: `consumer ${step.who % consumers}`,
+          epochOf: (name) => {
+            if (inside.effects.some((e) => (e.kind === 'register' || e.kind === 'unregister') && e.consumer === name))
+              return undefined
+            return (inside.isolation === 'read committed' ? model.current : inside.epochs).get(name)
+          },
           token: () => `e${++tokens}`,
           query: (sql, params) => query(session, sql, params),
         }
@@ -328,7 +337,8 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
 const initial: readonly Step[] = [0, 1].map((who) => ({ kind: 'register', on: 0, who, n: 0, together: false }))
 
 const brief = (): Promise<false> => new Promise((resolve) => setTimeout(resolve, 2, false))
-const plain = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? Number(value) : value)
+const plain = (key: string, value: unknown): unknown =>
+  key === 'epoch' ? undefined : typeof value === 'bigint' ? Number(value) : value
 
 async function createQueue(db: Db, queue: string): Promise<string> {
   await db.query('select pgq.create_queue($1)', [queue])

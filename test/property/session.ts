@@ -1,5 +1,5 @@
 import type { Db } from '../../src/db/db.ts'
-import type { Effect, ModelEvent } from './model.ts'
+import type { Effect, Epoch, ModelEvent } from './model.ts'
 
 export type Isolation = 'read committed' | 'repeatable read' | 'serializable'
 
@@ -7,6 +7,8 @@ export interface Transaction {
   readonly isolation: Isolation
   /** When its first statement, which takes the snapshot of REPEATABLE READ, was sent. */
   snapshot: number | undefined
+  /** Registrations at that moment. */
+  epochs: ReadonlyMap<string, Epoch>
   txid: bigint | undefined
   effects: Effect[]
   savepoints: { name: string; effects: number; batch: OpenBatch | undefined }[]

@@ -1,5 +1,5 @@
 import type { Row } from '../../src/db/db.ts'
-import type { Effect, ModelEvent } from './model.ts'
+import type { Effect, Epoch, ModelEvent } from './model.ts'
 import type { Step, StepKind } from './schedule.ts'
 import type { Isolation, Session, Transaction } from './session.ts'
 
@@ -13,6 +13,8 @@ export interface StepContext {
   readonly parent: string
   readonly consumer: string
   readonly features: Features
+  /** The registration that a consumer has, as this transaction sees it; undefined too where the transaction changed it. */
+  epochOf(consumer: string): Epoch | undefined
   /** Notes that something happened. */
   count(what: string): void
   /** A text that no other event has. */
@@ -137,14 +139,14 @@ export const bodies: Partial<Record<StepKind, Body>> = {
     if (features.rotatePositions) await query('select pgq.maint_rotate_positions()')
   },
 
-  async next({ query, queue, consumer, session, tx }) {
+  async next({ query, queue, consumer, session, tx, epochOf }) {
     const [row] = await query<{ batch: bigint | null; current: bigint; previous: bigint }>(
       `select batch_id as batch, cur_tick_id as current, prev_tick_id as previous from pgq.next_batch_info($1, $2)`,
       [queue, consumer],
     )
     if (row?.batch == null) return
     const { batch, current, previous } = row
-    tx.effects.push({ kind: 'next', consumer, batch, current, previous })
+    tx.effects.push({ kind: 'next', consumer, epoch: epochOf(consumer), batch, current, previous })
     session.batch = { consumer, batch, events: undefined }
   },
 
@@ -160,15 +162,15 @@ export const bodies: Partial<Record<StepKind, Body>> = {
     session.batch = { ...open, events }
   },
 
-  async retry({ query, session, step, tx }) {
+  async retry({ query, session, step, tx, epochOf }) {
     const open = session.batch
     const event = open?.events?.[step.n % (open.events.length || 1)]
     if (!open || !event || hasTwins(open.events ?? [])) return
     const [row] = await query<{ n: number }>('select pgq.event_retry($1, $2, 0::int) as n', [open.batch, event.id])
-    if (row?.n === 1) tx.effects.push({ kind: 'retry', consumer: open.consumer, event })
+    if (row?.n === 1) tx.effects.push({ kind: 'retry', consumer: open.consumer, epoch: epochOf(open.consumer), event })
   },
 
-  async retryBatch({ query, session, tx }) {
+  async retryBatch({ query, session, tx, epochOf }) {
     const open = session.batch
     if (!open?.events || hasTwins(open.events)) return
     const known = await query<{ id: bigint }>(
@@ -179,7 +181,8 @@ export const bodies: Partial<Record<StepKind, Body>> = {
     const fresh = new Map(open.events.map((event) => [event.id, event]))
     for (const { id } of known) fresh.delete(id)
     if (row?.n !== fresh.size) throw new Error(`batch_retry stored ${row?.n} events of ${fresh.size}`)
-    for (const event of fresh.values()) tx.effects.push({ kind: 'retry', consumer: open.consumer, event })
+    for (const event of fresh.values())
+      tx.effects.push({ kind: 'retry', consumer: open.consumer, epoch: epochOf(open.consumer), event })
   },
 
   async putBack(context) {
@@ -194,12 +197,18 @@ export const bodies: Partial<Record<StepKind, Body>> = {
     for (const event of moved) tx.effects.push({ kind: 'moved', event })
   },
 
-  async finish({ query, session, tx }) {
+  async finish({ query, session, tx, epochOf }) {
     const open = session.batch
     if (!open?.events) return
     const [row] = await query<{ n: number }>('select pgq.finish_batch($1) as n', [open.batch])
     if (row?.n === 1)
-      tx.effects.push({ kind: 'finish', consumer: open.consumer, batch: open.batch, events: [...open.events] })
+      tx.effects.push({
+        kind: 'finish',
+        consumer: open.consumer,
+        epoch: epochOf(open.consumer),
+        batch: open.batch,
+        events: [...open.events],
+      })
     session.batch = undefined
   },
 
