@@ -1,3 +1,39 @@
+-- pgq._open_batch(i_batch_id) -> record
+-- What is needed to read an open batch: whose it is, the snapshots between which it lies, and the tables with its events.
+-- returns    all null when no subscription has the batch open; a snapshot is null when its tick is gone; tables are the
+--            previous, the current, or both, previous first
+-- runs as    caller
+create or replace function pgq._open_batch(
+    i_batch_id bigint, out queue_id integer, out sub_id integer,
+    out from_snapshot txid_snapshot, out to_snapshot txid_snapshot, out tables text[])
+returns record
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
+    if not found then
+        return;
+    end if;
+    queue_id := v_batch.queue_id;
+    sub_id := v_batch.sub_id;
+    select t.tick_snapshot into from_snapshot from pgq.tick t
+     where t.tick_queue = v_queue.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into to_snapshot from pgq.tick t
+     where t.tick_queue = v_queue.queue_id and t.tick_id = v_batch.next_tick;
+
+    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
+    -- takes its first event only after step 1 has committed: both comparisons are exact.
+    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(from_snapshot) <= v_queue.queue_switch_step2 then
+        tables := array[pgq._event_table(
+            v_queue.queue_id, (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables)];
+    end if;
+    if txid_snapshot_xmax(to_snapshot) >= v_queue.queue_switch_step1 then
+        tables := tables || pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
+    end if;
+end $$;
+
 -- pgq.batch_event_tables(x_batch_id) -> setof text
 -- The tables in which the events of an open batch are: the previous, the current, or both, previous first.
 -- returns    e.g. 'pgq.event_1_0'
@@ -6,29 +42,13 @@
 create or replace function pgq.batch_event_tables(x_batch_id bigint) returns setof text
 language plpgsql as $$
 declare
-    v_batch record := pgq._find_batch(x_batch_id);
-    v_queue pgq.queue;
-    v_from txid_snapshot;
-    v_to txid_snapshot;
-    v_previous integer;
+    v_batch record := pgq._open_batch(x_batch_id);
 begin
-    if v_batch.sub_key is null then
+    if v_batch.queue_id is null then
         raise exception 'Cannot find data for batch %', coalesce(x_batch_id::text, 'NULL')
             using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
     end if;
-    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
-    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
-    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
-
-    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
-    -- takes its first event only after step 1 has committed: both comparisons are exact.
-    v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
-    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
-        return next pgq._event_table(v_queue.queue_id, v_previous);
-    end if;
-    if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
-        return next pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
-    end if;
+    return query select unnest(v_batch.tables);
 end $$;
 
 -- pgq._batch_query(i_batch_id, i_where) -> text
@@ -43,9 +63,9 @@ end $$;
 create or replace function pgq._batch_query(i_batch_id bigint, i_where text) returns text
 language plpgsql as $$
 declare
-    v_batch record := pgq._find_batch(i_batch_id);
-    v_from txid_snapshot;
-    v_to txid_snapshot;
+    v_batch record := pgq._open_batch(i_batch_id);
+    v_from txid_snapshot := v_batch.from_snapshot;
+    v_to txid_snapshot := v_batch.to_snapshot;
     v_low bigint;
     v_listed bigint[] := '{}';
     v_txid bigint;
@@ -55,14 +75,12 @@ declare
     v_owner text;
     v_parts text[] := '{}';
 begin
-    if v_batch.sub_key is null then
+    if v_batch.queue_id is null then
         raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
             using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
     end if;
-    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
-    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
     if v_from is null or v_to is null then
-        raise exception 'could not construct sql for batch %: tick % or % is gone', i_batch_id, v_batch.last_tick, v_batch.next_tick
+        raise exception 'could not construct sql for batch %: one of its ticks is gone', i_batch_id
             using errcode = 'PQ011', hint = 'move the consumer to a tick that exists: pgq.register_consumer_at()';
     end if;
 
@@ -87,7 +105,7 @@ begin
         v_range := v_range || format(' and not txid_visible_in_snapshot(ev.ev_txid, %L)', v_from);
     end if;
     v_owner := format(' and (ev.ev_owner is null or ev.ev_owner = %s)', v_batch.sub_id);
-    for v_table in select * from pgq.batch_event_tables(i_batch_id) loop
+    foreach v_table in array v_batch.tables loop
         v_parts := v_parts || format('%s from %s ev where %s%s%s', v_columns, v_table, v_range, v_owner, i_where);
         if v_listed <> '{}' then
             v_parts := v_parts || format('%s from %s ev where ev.ev_txid = any (%L::bigint[])%s%s',

@@ -33,7 +33,7 @@ begin
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)

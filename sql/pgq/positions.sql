@@ -150,36 +150,34 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_slot integer;
     v_subs integer[];
-    v_sub pgq.subscriber;
+    v_sub integer;
     v_pos record;
 begin
     -- Only the two slots in use: see the top of this file.
     select e.epoch % 3 into v_slot from pgq.position_epoch e;
     if v_slot = 0 then
         v_subs := array(select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id);
     elsif v_slot = 1 then
         v_subs := array(select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id);
     else
         v_subs := array(select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id);
     end if;
     -- A batch that was carried along, or handed over, stands in the log more than once: the newest row of one decides.
-    for v_sub in
-        select s.* from pgq.subscriber s where s.sub_key = any (v_subs)
-    loop
-        v_pos := pgq._position(v_sub.sub_key);
+    foreach v_sub in array v_subs loop
+        v_pos := pgq._position(v_sub);
         if v_pos.batch = i_batch_id then
-            sub_key := v_sub.sub_key;
-            sub_id := v_sub.sub_id;
-            queue_id := v_sub.sub_queue;
-            consumer_id := v_sub.sub_consumer;
-            slot := v_pos.slot;
-            seq := v_pos.seq;
-            last_tick := v_pos.last_tick;
-            next_tick := v_pos.next_tick;
-            return;
+            select s.sub_key, s.sub_id, s.sub_queue, s.sub_consumer into sub_key, sub_id, queue_id, consumer_id
+              from pgq.subscriber s where s.sub_key = v_sub;
+            if found then
+                slot := v_pos.slot;
+                seq := v_pos.seq;
+                last_tick := v_pos.last_tick;
+                next_tick := v_pos.next_tick;
+                return;
+            end if;
         end if;
     end loop;
 end $$;
