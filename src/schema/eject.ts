@@ -76,10 +76,11 @@ delete from skytools.migrations where name = '${step.name}';${cleanup}
 
 do $$
 begin
-    if to_regclass('skytools.migrations') is not null
-       and exists (select from skytools.migrations where name = '${step.name}') then
-        raise exception 'step ${step.name} of skytools is in database % already', quote_ident(current_database())
-            using errcode = 'PQ030', hint = 'it was installed by skytools install: mark this file as run (node-pg-migrate up --fake)';
+    if to_regclass('skytools.migrations') is not null then
+        if exists (select from skytools.migrations where name = '${step.name}') then
+            raise exception 'step ${step.name} of skytools is in database % already', quote_ident(current_database())
+                using errcode = 'PQ030', hint = 'it was installed by skytools install: mark this file as run (node-pg-migrate up --fake)';
+        end if;
     end if;
 end $$;
 
