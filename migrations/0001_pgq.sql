@@ -321,36 +321,34 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_slot integer;
     v_subs integer[];
-    v_sub pgq.subscriber;
+    v_sub integer;
     v_pos record;
 begin
     -- Only the two slots in use: see the top of this file.
     select e.epoch % 3 into v_slot from pgq.position_epoch e;
     if v_slot = 0 then
         v_subs := array(select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id);
     elsif v_slot = 1 then
         v_subs := array(select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_0 p where p.pos_batch = i_batch_id);
     else
         v_subs := array(select p.pos_sub from pgq.position_2 p where p.pos_batch = i_batch_id
-                        union select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id);
+                        union all select p.pos_sub from pgq.position_1 p where p.pos_batch = i_batch_id);
     end if;
     -- A batch that was carried along, or handed over, stands in the log more than once: the newest row of one decides.
-    for v_sub in
-        select s.* from pgq.subscriber s where s.sub_key = any (v_subs)
-    loop
-        v_pos := pgq._position(v_sub.sub_key);
+    foreach v_sub in array v_subs loop
+        v_pos := pgq._position(v_sub);
         if v_pos.batch = i_batch_id then
-            sub_key := v_sub.sub_key;
-            sub_id := v_sub.sub_id;
-            queue_id := v_sub.sub_queue;
-            consumer_id := v_sub.sub_consumer;
-            slot := v_pos.slot;
-            seq := v_pos.seq;
-            last_tick := v_pos.last_tick;
-            next_tick := v_pos.next_tick;
-            return;
+            select s.sub_key, s.sub_id, s.sub_queue, s.sub_consumer into sub_key, sub_id, queue_id, consumer_id
+              from pgq.subscriber s where s.sub_key = v_sub;
+            if found then
+                slot := v_pos.slot;
+                seq := v_pos.seq;
+                last_tick := v_pos.last_tick;
+                next_tick := v_pos.next_tick;
+                return;
+            end if;
         end if;
     end loop;
 end $$;
@@ -1144,10 +1142,12 @@ begin
             using errcode = 'PQ001', hint = format('select pgq.create_queue(%L)', x_queue_name);
     end if;
 
-    insert into pgq.consumer (co_name)
-    select x_consumer_name where not exists (select from pgq.consumer c where c.co_name = x_consumer_name)
-    on conflict do nothing;
-    select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = x_consumer_name for update;
+    -- Whoever ends the consumer's last subscription just now deletes its row: then there is nothing to lock, and it is made anew.
+    loop
+        select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = x_consumer_name for update;
+        exit when found;
+        insert into pgq.consumer (co_name) values (x_consumer_name) on conflict do nothing;
+    end loop;
 
     select s.sub_key into v_sub from pgq.subscriber s
      where s.sub_queue = v_queue_id and s.sub_consumer = v_consumer_id;
@@ -1360,6 +1360,42 @@ language sql as $$
     select b.batch_id from pgq.next_batch_custom(i_queue_name, i_consumer_name, null, null, null) b
 $$;
 
+-- pgq._open_batch(i_batch_id) -> record
+-- What is needed to read an open batch: whose it is, the snapshots between which it lies, and the tables with its events.
+-- returns    all null when no subscription has the batch open; a snapshot is null when its tick is gone; tables are the
+--            previous, the current, or both, previous first
+-- runs as    caller
+create or replace function pgq._open_batch(
+    i_batch_id bigint, out queue_id integer, out sub_id integer,
+    out from_snapshot txid_snapshot, out to_snapshot txid_snapshot, out tables text[])
+returns record
+language plpgsql as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
+    if not found then
+        return;
+    end if;
+    queue_id := v_batch.queue_id;
+    sub_id := v_batch.sub_id;
+    select t.tick_snapshot into from_snapshot from pgq.tick t
+     where t.tick_queue = v_queue.queue_id and t.tick_id = v_batch.last_tick;
+    select t.tick_snapshot into to_snapshot from pgq.tick t
+     where t.tick_queue = v_queue.queue_id and t.tick_id = v_batch.next_tick;
+
+    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
+    -- takes its first event only after step 1 has committed: both comparisons are exact.
+    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(from_snapshot) <= v_queue.queue_switch_step2 then
+        tables := array[pgq._event_table(
+            v_queue.queue_id, (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables)];
+    end if;
+    if txid_snapshot_xmax(to_snapshot) >= v_queue.queue_switch_step1 then
+        tables := tables || pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
+    end if;
+end $$;
+
 -- pgq.batch_event_tables(x_batch_id) -> setof text
 -- The tables in which the events of an open batch are: the previous, the current, or both, previous first.
 -- returns    e.g. 'pgq.event_1_0'
@@ -1368,29 +1404,13 @@ $$;
 create or replace function pgq.batch_event_tables(x_batch_id bigint) returns setof text
 language plpgsql as $$
 declare
-    v_batch record := pgq._find_batch(x_batch_id);
-    v_queue pgq.queue;
-    v_from txid_snapshot;
-    v_to txid_snapshot;
-    v_previous integer;
+    v_batch record := pgq._open_batch(x_batch_id);
 begin
-    if v_batch.sub_key is null then
+    if v_batch.queue_id is null then
         raise exception 'Cannot find data for batch %', coalesce(x_batch_id::text, 'NULL')
             using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
     end if;
-    select * into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
-    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
-    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
-
-    -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
-    -- takes its first event only after step 1 has committed: both comparisons are exact.
-    v_previous := (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables;
-    if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(v_from) <= v_queue.queue_switch_step2 then
-        return next pgq._event_table(v_queue.queue_id, v_previous);
-    end if;
-    if txid_snapshot_xmax(v_to) >= v_queue.queue_switch_step1 then
-        return next pgq._event_table(v_queue.queue_id, v_queue.queue_cur_table);
-    end if;
+    return query select unnest(v_batch.tables);
 end $$;
 
 -- pgq._batch_query(i_batch_id, i_where) -> text
@@ -1405,9 +1425,9 @@ end $$;
 create or replace function pgq._batch_query(i_batch_id bigint, i_where text) returns text
 language plpgsql as $$
 declare
-    v_batch record := pgq._find_batch(i_batch_id);
-    v_from txid_snapshot;
-    v_to txid_snapshot;
+    v_batch record := pgq._open_batch(i_batch_id);
+    v_from txid_snapshot := v_batch.from_snapshot;
+    v_to txid_snapshot := v_batch.to_snapshot;
     v_low bigint;
     v_listed bigint[] := '{}';
     v_txid bigint;
@@ -1417,14 +1437,12 @@ declare
     v_owner text;
     v_parts text[] := '{}';
 begin
-    if v_batch.sub_key is null then
+    if v_batch.queue_id is null then
         raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
             using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
     end if;
-    select t.tick_snapshot into v_from from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.last_tick;
-    select t.tick_snapshot into v_to from pgq.tick t where t.tick_queue = v_batch.queue_id and t.tick_id = v_batch.next_tick;
     if v_from is null or v_to is null then
-        raise exception 'could not construct sql for batch %: tick % or % is gone', i_batch_id, v_batch.last_tick, v_batch.next_tick
+        raise exception 'could not construct sql for batch %: one of its ticks is gone', i_batch_id
             using errcode = 'PQ011', hint = 'move the consumer to a tick that exists: pgq.register_consumer_at()';
     end if;
 
@@ -1449,7 +1467,7 @@ begin
         v_range := v_range || format(' and not txid_visible_in_snapshot(ev.ev_txid, %L)', v_from);
     end if;
     v_owner := format(' and (ev.ev_owner is null or ev.ev_owner = %s)', v_batch.sub_id);
-    for v_table in select * from pgq.batch_event_tables(i_batch_id) loop
+    foreach v_table in array v_batch.tables loop
         v_parts := v_parts || format('%s from %s ev where %s%s%s', v_columns, v_table, v_range, v_owner, i_where);
         if v_listed <> '{}' then
             v_parts := v_parts || format('%s from %s ev where ev.ev_txid = any (%L::bigint[])%s%s',
@@ -2292,7 +2310,7 @@ begin
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
@@ -2313,6 +2331,238 @@ end $$;
 
 select pgq.upgrade_schema();
 
+create schema pgq_ext;
+comment on schema pgq_ext is 'skytools: what a target database has applied of a queue in another one';
+grant usage on schema pgq_ext to public;
+
+-- How far each consumer has come, by tick, by batch or by event, whichever it works with.
+create table pgq_ext.completed_tick (
+    consumer_id     text not null,
+    subconsumer_id  text not null default '',
+    last_tick_id    bigint not null,
+    constraint completed_tick_pkey primary key (consumer_id, subconsumer_id)
+);
+comment on table pgq_ext.completed_tick is 'The last tick that a consumer has applied here';
+
+create table pgq_ext.completed_batch (
+    consumer_id     text not null,
+    subconsumer_id  text not null default '',
+    last_batch_id   bigint not null,
+    constraint completed_batch_pkey primary key (consumer_id, subconsumer_id)
+);
+comment on table pgq_ext.completed_batch is 'The last batch that a consumer has applied here';
+
+create table pgq_ext.completed_event (
+    consumer_id     text not null,
+    subconsumer_id  text not null default '',
+    batch_id        bigint not null,
+    event_id        bigint not null,
+    constraint completed_event_pkey primary key (consumer_id, subconsumer_id, batch_id, event_id)
+);
+comment on table pgq_ext.completed_event is 'The events of its current batch that a consumer has applied here';
+
+create table pgq_ext.partial_batch (
+    consumer_id     text not null,
+    subconsumer_id  text not null default '',
+    cur_batch_id    bigint not null,
+    constraint partial_batch_pkey primary key (consumer_id, subconsumer_id)
+);
+comment on table pgq_ext.partial_batch is 'The batch to which the events in completed_event belong';
+
+-- pgq_ext.get_last_tick(a_consumer, a_subconsumer) -> bigint
+-- The last tick that a consumer has applied in this database.
+-- returns    null when none is stored
+-- runs as    owner
+create or replace function pgq_ext.get_last_tick(a_consumer text, a_subconsumer text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select t.last_tick_id from pgq_ext.completed_tick t
+     where t.consumer_id = a_consumer and t.subconsumer_id = a_subconsumer
+$$;
+
+-- pgq_ext.get_last_tick(a_consumer) -> bigint
+-- The last tick that a consumer has applied in this database.
+-- returns    null when none is stored
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.get_last_tick(a_consumer text) returns bigint
+language sql as $$
+    select pgq_ext.get_last_tick(a_consumer, '')
+$$;
+
+-- pgq_ext.set_last_tick(a_consumer, a_subconsumer, a_tick_id) -> integer
+-- Store the last tick that a consumer has applied, in the transaction that applied it; it may go back.
+-- a_tick_id  null: forget the consumer
+-- returns    1
+-- runs as    owner
+create or replace function pgq_ext.set_last_tick(a_consumer text, a_subconsumer text, a_tick_id bigint) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if a_tick_id is null then
+        delete from pgq_ext.completed_tick t where t.consumer_id = a_consumer and t.subconsumer_id = a_subconsumer;
+    else
+        insert into pgq_ext.completed_tick as t (consumer_id, subconsumer_id, last_tick_id)
+        values (a_consumer, a_subconsumer, a_tick_id)
+        on conflict (consumer_id, subconsumer_id) do update set last_tick_id = excluded.last_tick_id;
+    end if;
+    return 1;
+end $$;
+
+-- pgq_ext.set_last_tick(a_consumer, a_tick_id) -> integer
+-- Store the last tick that a consumer has applied, in the transaction that applied it; it may go back.
+-- a_tick_id  null: forget the consumer
+-- returns    1
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.set_last_tick(a_consumer text, a_tick_id bigint) returns integer
+language sql as $$
+    select pgq_ext.set_last_tick(a_consumer, '', a_tick_id)
+$$;
+
+-- pgq_ext.is_batch_done(a_consumer, a_subconsumer, a_batch_id) -> boolean
+-- Whether a batch is the last one that the consumer has applied in this database.
+-- returns    false for a consumer of which nothing is stored; else null for a null batch
+-- runs as    owner
+create or replace function pgq_ext.is_batch_done(a_consumer text, a_subconsumer text, a_batch_id bigint) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_last bigint;
+begin
+    select b.last_batch_id into v_last from pgq_ext.completed_batch b
+     where b.consumer_id = a_consumer and b.subconsumer_id = a_subconsumer;
+    if not found then
+        return false;
+    end if;
+    return v_last = a_batch_id;
+end $$;
+
+-- pgq_ext.is_batch_done(a_consumer, a_batch_id) -> boolean
+-- Whether a batch is the last one that the consumer has applied in this database.
+-- returns    false for a consumer of which nothing is stored; else null for a null batch
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.is_batch_done(a_consumer text, a_batch_id bigint) returns boolean
+language sql as $$
+    select pgq_ext.is_batch_done(a_consumer, '', a_batch_id)
+$$;
+
+-- pgq_ext.set_batch_done(a_consumer, a_subconsumer, a_batch_id) -> boolean
+-- Note a batch as applied, in the transaction that applies it.
+-- a_batch_id stored when above 0
+-- returns    false when it is the last one already: then do not apply it again; else true
+-- locks      the consumer's row: a second process with the same batch waits, and is told false
+-- runs as    owner
+create or replace function pgq_ext.set_batch_done(a_consumer text, a_subconsumer text, a_batch_id bigint) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if a_batch_id > 0 then
+        insert into pgq_ext.completed_batch as b (consumer_id, subconsumer_id, last_batch_id)
+        values (a_consumer, a_subconsumer, a_batch_id)
+        on conflict (consumer_id, subconsumer_id) do update set last_batch_id = excluded.last_batch_id
+         where b.last_batch_id <> excluded.last_batch_id;
+        return found;
+    end if;
+    return coalesce(not pgq_ext.is_batch_done(a_consumer, a_subconsumer, a_batch_id), true);
+end $$;
+
+-- pgq_ext.set_batch_done(a_consumer, a_batch_id) -> boolean
+-- Note a batch as applied, in the transaction that applies it.
+-- a_batch_id stored when above 0
+-- returns    false when it is the last one already: then do not apply it again; else true
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.set_batch_done(a_consumer text, a_batch_id bigint) returns boolean
+language sql as $$
+    select pgq_ext.set_batch_done(a_consumer, '', a_batch_id)
+$$;
+
+-- pgq_ext.is_event_done(a_consumer, a_subconsumer, a_batch_id, a_event_id) -> boolean
+-- Whether the consumer has applied an event of its current batch in this database.
+-- returns    true or false
+-- runs as    owner
+create or replace function pgq_ext.is_event_done(a_consumer text, a_subconsumer text, a_batch_id bigint, a_event_id bigint)
+returns boolean
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select exists (select from pgq_ext.completed_event e
+                    where e.consumer_id = a_consumer and e.subconsumer_id = a_subconsumer
+                      and e.batch_id = a_batch_id and e.event_id = a_event_id)
+$$;
+
+-- pgq_ext.is_event_done(a_consumer, a_batch_id, a_event_id) -> boolean
+-- Whether the consumer has applied an event of its current batch in this database.
+-- returns    true or false
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.is_event_done(a_consumer text, a_batch_id bigint, a_event_id bigint) returns boolean
+language sql as $$
+    select pgq_ext.is_event_done(a_consumer, '', a_batch_id, a_event_id)
+$$;
+
+-- pgq_ext.set_event_done(a_consumer, a_subconsumer, a_batch_id, a_event_id) -> boolean
+-- Note an event as applied, in the transaction that applies it. With the first event of another batch, those of the batch
+-- before are forgotten.
+-- returns    false when it is applied already: then do not apply it again; else true
+-- locks      a second process with the same event waits, and is told false
+-- runs as    owner
+create or replace function pgq_ext.set_event_done(a_consumer text, a_subconsumer text, a_batch_id bigint, a_event_id bigint)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_before bigint;
+begin
+    select p.cur_batch_id into v_before from pgq_ext.partial_batch p
+     where p.consumer_id = a_consumer and p.subconsumer_id = a_subconsumer;
+    if v_before is distinct from a_batch_id then
+        insert into pgq_ext.partial_batch as p (consumer_id, subconsumer_id, cur_batch_id)
+        values (a_consumer, a_subconsumer, a_batch_id)
+        on conflict (consumer_id, subconsumer_id) do update set cur_batch_id = excluded.cur_batch_id;
+        delete from pgq_ext.completed_event e
+         where e.consumer_id = a_consumer and e.subconsumer_id = a_subconsumer and e.batch_id = v_before;
+    end if;
+    insert into pgq_ext.completed_event (consumer_id, subconsumer_id, batch_id, event_id)
+    values (a_consumer, a_subconsumer, a_batch_id, a_event_id)
+    on conflict do nothing;
+    return found;
+end $$;
+
+-- pgq_ext.set_event_done(a_consumer, a_batch_id, a_event_id) -> boolean
+-- Note an event as applied, in the transaction that applies it.
+-- returns    false when it is applied already: then do not apply it again; else true
+-- runs as    caller; see the form with a subconsumer
+create or replace function pgq_ext.set_event_done(a_consumer text, a_batch_id bigint, a_event_id bigint) returns boolean
+language sql as $$
+    select pgq_ext.set_event_done(a_consumer, '', a_batch_id, a_event_id)
+$$;
+
+-- pgq_ext.version() -> text
+-- The version of the schema: the bundle's.
+-- returns    e.g. '4.0.0'
+-- runs as    caller
+-- see        skytools.version()
+create or replace function pgq_ext.version() returns text
+language sql immutable parallel safe as $$
+    select skytools.version()
+$$;
+
+-- pgq_ext.upgrade_schema() -> integer
+-- Give the functions their privileges: all to pgq_writer, version() to PUBLIC. The install calls it; call it again when the
+-- roles did not exist then (see pgq.upgrade_schema()).
+-- returns    how many tables changed: 0
+-- runs as    caller, who must own the schema
+create or replace function pgq_ext.upgrade_schema() returns integer
+language plpgsql as $$
+begin
+    revoke all on all functions in schema pgq_ext from public;
+    grant execute on function pgq_ext.version() to public;
+    if pg_catalog.to_regrole('pgq_writer') is not null then
+        grant execute on function
+            pgq_ext.get_last_tick(text), pgq_ext.get_last_tick(text, text),
+            pgq_ext.set_last_tick(text, bigint), pgq_ext.set_last_tick(text, text, bigint),
+            pgq_ext.is_batch_done(text, bigint), pgq_ext.is_batch_done(text, text, bigint),
+            pgq_ext.set_batch_done(text, bigint), pgq_ext.set_batch_done(text, text, bigint),
+            pgq_ext.is_event_done(text, bigint, bigint), pgq_ext.is_event_done(text, text, bigint, bigint),
+            pgq_ext.set_event_done(text, bigint, bigint), pgq_ext.set_event_done(text, text, bigint, bigint)
+            to pgq_writer;
+    end if;
+    return 0;
+end $$;
+
+select pgq_ext.upgrade_schema();
+
 -- Down Migration
 
 -- Roles stay: they belong to the whole server, and other databases may use them.
@@ -2331,21 +2581,21 @@ begin
       from pg_depend d,
            lateral pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
      where d.deptype in ('n', 'a')
-       and a.object_names[1] not in ('pgq', 'skytools')
+       and a.object_names[1] not in ('pgq', 'pgq_ext', 'skytools')
        and a.type <> 'schema'
        and exists (
-           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace = 'pgq'::regnamespace
+           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
            union all
-           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace = 'pgq'::regnamespace
+           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
            union all
-           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace = 'pgq'::regnamespace);
+           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace));
     if v_found is not null and coalesce(current_setting('skytools.force', true), '') <> 'on' then
-        raise exception 'objects of others depend on schema pgq: %', v_found
+        raise exception 'objects of others depend on the schemas of skytools: %', v_found
             using errcode = 'PQ041', hint = 'drop them first, or drop them too: skytools uninstall --force';
     end if;
 
     perform set_config('client_min_messages', 'warning', true);
-    drop schema pgq cascade;
+    drop schema pgq, pgq_ext cascade;
     for v_object in
         select format('function %s', p.oid::regprocedure) as name
           from pg_proc p where p.pronamespace = 'skytools'::regnamespace

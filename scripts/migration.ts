@@ -31,21 +31,21 @@ begin
       from pg_depend d,
            lateral pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
      where d.deptype in ('n', 'a')
-       and a.object_names[1] not in ('pgq', 'skytools')
+       and a.object_names[1] not in ('pgq', 'pgq_ext', 'skytools')
        and a.type <> 'schema'
        and exists (
-           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace = 'pgq'::regnamespace
+           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
            union all
-           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace = 'pgq'::regnamespace
+           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
            union all
-           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace = 'pgq'::regnamespace);
+           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace));
     if v_found is not null and coalesce(current_setting('skytools.force', true), '') <> 'on' then
-        raise exception 'objects of others depend on schema pgq: %', v_found
+        raise exception 'objects of others depend on the schemas of skytools: %', v_found
             using errcode = 'PQ041', hint = 'drop them first, or drop them too: skytools uninstall --force';
     end if;
 
     perform set_config('client_min_messages', 'warning', true);
-    drop schema pgq cascade;
+    drop schema pgq, pgq_ext cascade;
     for v_object in
         select format('function %s', p.oid::regprocedure) as name
           from pg_proc p where p.pronamespace = 'skytools'::regnamespace
