@@ -1,0 +1,125 @@
+import type { BatchContext, Db, NewEvent, QueueEvent } from '../../src/index.ts'
+import { table } from '../connection.ts'
+import type { InputRecord, Source } from './records.ts'
+
+/** What the demo does with the records: how they become events, and what its first consumer makes of them. */
+export interface Scenario {
+  /** What one record is called, and many. */
+  readonly nouns: readonly [string, string]
+  readonly consumer: string
+  /** The result's table, in the demo's own schema. */
+  readonly table: string
+  toEvent(record: InputRecord): NewEvent
+  /** Takes in events; throws what is wrong with one of them in `check`. */
+  store(events: readonly QueueEvent[], context: BatchContext): Promise<void>
+  /** The result, drawn. */
+  result(db: Db): Promise<{ readonly title: string; readonly drawn: string }>
+}
+
+/** The sample flights get a table of delays by airport; anything else is counted by a column of its own. */
+export function scenarioFor(first: InputRecord, { format }: Source): Scenario {
+  const columns = Object.keys(first)
+  const flights = ['time', 'delay', 'distance', 'origin', 'destination']
+  if (format === 'CSV' && flights.join() === columns.join()) return flightScenario
+  return countScenario(format === 'CSV' ? (columns[0] ?? '') : keyOf(first), format === 'CSV' ? 'row' : 'record')
+}
+
+interface Flight {
+  readonly time: string
+  readonly delay: number
+  readonly origin: string
+}
+
+const flightScenario: Scenario = {
+  nouns: ['flight', 'flights'],
+  consumer: 'delays',
+  table: `skytools_demo.delays (
+    airport text primary key, flights bigint not null, late bigint not null, minutes bigint not null)`,
+  toEvent: ({ delay, distance, ...rest }) => ({
+    type: 'flight',
+    data: { ...rest, delay: Number(delay), distance: Number(distance) },
+  }),
+  async store(events, { tx }) {
+    const airports = new Map<string, { flights: number; late: number; minutes: number }>()
+    for (const { data } of events) {
+      const { origin, delay } = JSON.parse(data ?? '') as Flight
+      const sum = airports.get(origin) ?? { flights: 0, late: 0, minutes: 0 }
+      airports.set(origin, {
+        flights: sum.flights + 1,
+        late: sum.late + (delay > 15 ? 1 : 0),
+        minutes: sum.minutes + delay,
+      })
+    }
+    const sums = [...airports.values()]
+    await tx.query(
+      `insert into skytools_demo.delays as d (airport, flights, late, minutes)
+       select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
+       on conflict (airport) do update
+          set flights = d.flights + excluded.flights, late = d.late + excluded.late, minutes = d.minutes + excluded.minutes`,
+      [
+        [...airports.keys()],
+        sums.map(({ flights }) => flights),
+        sums.map(({ late }) => late),
+        sums.map(({ minutes }) => minutes),
+      ],
+    )
+  },
+  async result(db) {
+    const found = await db.query<{ airport: string; flights: bigint; late: number; average: number; airports: bigint }>(
+      `select airport, flights, 100.0 * late::float8 / flights as late, minutes::float8 / flights as average,
+              count(*) over () as airports
+         from skytools_demo.delays order by flights desc, airport limit 8`,
+    )
+    const rows = found.map(({ airport, flights, late, average }) => [
+      airport,
+      flights.toLocaleString('en'),
+      `${late.toFixed(1)} %`,
+      `${average.toFixed(1)} min`,
+    ])
+    return {
+      title: `Delays by airport: the busiest of ${found[0]?.airports ?? 0}, from skytools_demo.delays`,
+      drawn: table(['airport', 'flights', 'more than 15 min late', 'average delay'], rows),
+    }
+  },
+}
+
+/** `type` where records have one, else the first key with a simple value. */
+function keyOf(record: InputRecord): string {
+  if ('type' in record) return 'type'
+  return Object.entries(record).find(([, value]) => typeof value !== 'object')?.[0] ?? Object.keys(record)[0] ?? 'type'
+}
+
+function countScenario(key: string, noun: string): Scenario {
+  return {
+    nouns: [noun, `${noun}s`],
+    consumer: 'groups',
+    table: 'skytools_demo.groups (name text primary key, events bigint not null)',
+    toEvent: (record) => ({ type: typeof record.type === 'string' ? record.type : noun, data: record }),
+    async store(events, { tx }) {
+      const groups = new Map<string, number>()
+      for (const { data } of events) {
+        const value = (JSON.parse(data ?? '') as InputRecord)[key]
+        const name = value === undefined ? '(none)' : typeof value === 'string' ? value : JSON.stringify(value)
+        groups.set(name, (groups.get(name) ?? 0) + 1)
+      }
+      await tx.query(
+        `insert into skytools_demo.groups as g (name, events) select * from unnest($1::text[], $2::bigint[])
+         on conflict (name) do update set events = g.events + excluded.events`,
+        [[...groups.keys()], [...groups.values()]],
+      )
+    },
+    async result(db) {
+      const found = await db.query<{ name: string; events: bigint; groups: bigint }>(
+        `select name, events, count(*) over () as groups from skytools_demo.groups order by events desc, name limit 8`,
+      )
+      const total = found[0]?.groups ?? 0n
+      return {
+        title: `Counts by ${key}: ${total > 8n ? `the first of ${total}` : `${total} in all`}, from skytools_demo.groups`,
+        drawn: table(
+          [key, 'events'],
+          found.map(({ name, events }) => [name.slice(0, 60), events.toLocaleString('en')]),
+        ),
+      }
+    },
+  }
+}
