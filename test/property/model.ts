@@ -151,7 +151,11 @@ export function createModel(): Model {
       const snapshot = ticks.get(id)
       if (!snapshot) continue
       for (const { txid, from: begun, until: done } of transactions) {
-        if (txid === undefined || txid === own) continue
+        if (txid === undefined) continue
+        if (txid === own) {
+          if (sees(snapshot, txid)) problems.push(`tick ${id} sees its own transaction, which could still write events`)
+          continue
+        }
         if (done < from && !sees(snapshot, txid)) problems.push(`tick ${id} misses txid ${txid}, committed before it`)
         if (begun > until && sees(snapshot, txid)) problems.push(`tick ${id} sees txid ${txid}, committed after it`)
       }

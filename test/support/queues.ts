@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Db, Row } from '../../src/db/db.ts'
 
 /** A queue that ticks whenever it is asked to and rotates whenever nothing is in the way, with these consumers. */
@@ -30,6 +31,17 @@ export async function rotate(db: Db, queue: string): Promise<boolean> {
     queue,
   ])
   return before.n !== after.n
+}
+
+/** Rotates as soon as nothing is in the way: a transaction in another database of the server, too, can be. */
+export async function rotateSoon(db: Db, queue: string, consumers: readonly string[]): Promise<string[]> {
+  const found: string[] = []
+  for (;;) {
+    await tick(db, queue)
+    for (const consumer of consumers) found.push(...(await consume(db, queue, consumer)))
+    if (await rotate(db, queue)) return found
+    await delay(20)
+  }
 }
 
 /** Every event of every batch there is, each batch finished, in the order of delivery. */
