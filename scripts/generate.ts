@@ -1,5 +1,5 @@
-// npm run generate              writes what is generated from sql/: the expected fingerprint, test/schema.txt and, until
-//                               it is released, migrations/0001_pgq.sql
+// npm run generate              writes what is generated from sql/: sql/comments.sql, the expected fingerprint,
+//                               test/schema.txt and, until it is released, migrations/0001_pgq.sql
 // npm run generate -- --check   fails when they are not what it would write
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,6 +7,7 @@ import { openDb } from '../src/db/open.ts'
 import { bundleSql, packageRoot } from '../src/schema/bundle.ts'
 import { expectedPath } from '../src/schema/check.ts'
 import { describeFingerprint, fingerprint } from '../src/schema/fingerprint.ts'
+import { commentsFile, commentsSql } from './dev/comments.ts'
 import { checkMigration, writeMigration } from './migration.ts'
 
 interface Generated {
@@ -31,11 +32,20 @@ export async function generated(root = packageRoot()): Promise<Generated[]> {
   }
 }
 
+async function comments(root = packageRoot()): Promise<Generated> {
+  return { path: join(root, 'sql', commentsFile), text: await commentsSql(root) }
+}
+
 export async function staleFiles(): Promise<string[]> {
-  const files = await generated()
+  const files = [await comments(), ...(await generated())]
   return files
     .filter(({ path, text }) => !existsSync(path) || readFileSync(path, 'utf8') !== text)
     .map(({ path }) => path)
+}
+
+function write({ path, text }: Generated): void {
+  writeFileSync(path, text)
+  console.log(`wrote ${path}`)
 }
 
 async function main(argument: string | undefined): Promise<number> {
@@ -46,11 +56,10 @@ async function main(argument: string | undefined): Promise<number> {
     for (const path of stale) console.error(`${path} is older than sql/: npm run generate`)
     return stale.length > 0 || migration ? 1 : 0
   }
+  // The comments first: they are part of what the rest is made from.
+  write(await comments())
   if (await checkMigration()) console.log(`wrote ${await writeMigration('--squash')}`)
-  for (const { path, text } of await generated()) {
-    writeFileSync(path, text)
-    console.log(`wrote ${path}`)
-  }
+  for (const file of await generated()) write(file)
   return 0
 }
 
