@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Db } from '../../src/db/db.ts'
 import { servers } from '../support/databases.ts'
-import { backend, busyQueue, consume, insert, one, rotate, tick, waiting } from '../support/queues.ts'
+import { backend, busyQueue, consume, insert, one, rotate, rotateSoon, tick, waiting } from '../support/queues.ts'
 
 describe.each(servers)('sessions beside each other on $name', ({ open }) => {
   it('a ticker waits for another that has its transaction open, and ticks after it', async () => {
