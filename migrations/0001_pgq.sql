@@ -1777,6 +1777,20 @@ language sql stable as $$
      order by q.queue_name
 $$;
 
+-- pgq._tick_snapshot() -> txid_snapshot
+-- The snapshot for a tick. This transaction counts as still open in it, whatever its txid: it may go on and write events
+-- after the tick, and none of its events may come before others of the same transaction.
+-- runs as    caller
+create or replace function pgq._tick_snapshot() returns txid_snapshot
+language sql as $$
+    select case when pg_catalog.txid_visible_in_snapshot(s.own, s.now)
+                then pg_catalog.format('%s:%s:%s', least(s.own, pg_catalog.txid_snapshot_xmin(s.now)), pg_catalog.txid_snapshot_xmax(s.now),
+                         (select pg_catalog.string_agg(x.txid::text, ',' order by x.txid)
+                            from (select pg_catalog.txid_snapshot_xip(s.now) union all select s.own) as x (txid)))::txid_snapshot
+                else s.now end
+      from (select pg_catalog.txid_current() as own, pg_catalog.txid_current_snapshot() as now) s
+$$;
+
 -- pgq._tick(i_queue_id) -> bigint
 -- Make a tick if it is still due; the caller holds the queue's ticker lock.
 -- returns    the tick's id; null when it is not due any more, or the queue is just being dropped or rotated
@@ -1820,7 +1834,7 @@ begin
     -- A fixed snapshot may be older than a tick that it does not see: then the id is taken already, and the insert fails.
     v_tick_id := case when v_fixed then coalesce(v_last.tick_id, 0) + 1 else nextval(format('pgq.event_%s_tick_seq', i_queue_id)) end;
     insert into pgq.tick (tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq)
-    values (i_queue_id, v_tick_id, now(), txid_current_snapshot(), v_event_seq)
+    values (i_queue_id, v_tick_id, now(), pgq._tick_snapshot(), v_event_seq)
     on conflict do nothing;
     if not found then
         raise exception 'could not serialize access: queue % has tick % already', v_queue.queue_name, v_tick_id
@@ -1913,8 +1927,8 @@ begin
             using errcode = 'PQ010', hint = format('select pgq.set_queue_config(%L, ''external_ticker'', ''true'')', i_queue_name);
     end if;
     perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
-    insert into pgq.tick (tick_queue, tick_id, tick_time, tick_event_seq)
-    values (v_queue.queue_id, i_tick_id, i_orig_timestamp, i_event_seq);
+    insert into pgq.tick (tick_queue, tick_id, tick_time, tick_snapshot, tick_event_seq)
+    values (v_queue.queue_id, i_tick_id, i_orig_timestamp, pgq._tick_snapshot(), i_event_seq);
     perform pgq.seq_setval(format('pgq.event_%s_tick_seq', v_queue.queue_id), i_tick_id);
     perform pgq.seq_setval(format('pgq.event_%s_id_seq', v_queue.queue_id), i_event_seq);
     return i_tick_id;
@@ -2149,7 +2163,7 @@ end $$;
 -- pgq.upgrade_schema() -> integer
 -- Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges. The
 -- install calls it; call it again when roles could not be created then, or privileges were lost. Without the right to
--- create roles it warns, and goes on without those that are missing.
+-- create roles it warns, and goes on without those that are missing. Sees to schema pgq_ext too.
 -- returns    0
 -- runs as    caller, who must own the schema
 create or replace function pgq.upgrade_schema() returns integer
@@ -2174,6 +2188,9 @@ begin
         end if;
     end loop;
     perform pgq._grant_all();
+    if pg_catalog.to_regprocedure('pgq_ext.upgrade_schema()') is not null then
+        execute 'select pgq_ext.upgrade_schema()';
+    end if;
     return 0;
 end $$;
 
@@ -2681,6 +2698,8 @@ comment on function pgq.finish_batch(int8) is
     'Close a batch';
 comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
+comment on function pgq._tick_snapshot() is
+    'The snapshot for a tick';
 comment on function pgq._tick(int4) is
     'Make a tick if it is still due; the caller holds the queue''s ticker lock';
 comment on function pgq.ticker() is

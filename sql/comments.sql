@@ -116,6 +116,8 @@ comment on function pgq.finish_batch(int8) is
     'Close a batch';
 comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
+comment on function pgq._tick_snapshot() is
+    'The snapshot for a tick';
 comment on function pgq._tick(int4) is
     'Make a tick if it is still due; the caller holds the queue''s ticker lock';
 comment on function pgq.ticker() is
