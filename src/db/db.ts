@@ -25,6 +25,15 @@ export interface Db {
   close(): Promise<void>
 }
 
+/** int8[] as the server writes it. */
+export function parseBigints(text: string): (bigint | null)[] {
+  if (text === '{}') return []
+  return text
+    .slice(1, -1)
+    .split(',')
+    .map((item) => (item === 'NULL' ? null : BigInt(item)))
+}
+
 /** A driver's notice, which may lack any part of it. */
 export function toNotice(notice: Partial<Notice>): Notice {
   const { severity = 'NOTICE', code = '00000', message = '', hint } = notice

@@ -1,4 +1,4 @@
-import { type Db, type ExecOptions, inSavepoint, type Row, toNotice } from './db.ts'
+import { type Db, type ExecOptions, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
 
 type TypeParser = (value: string) => unknown
 interface QueryRequest {
@@ -24,12 +24,10 @@ export interface PgPool {
 }
 
 const text: TypeParser = (value) => value
-const bigints: TypeParser = (value) => (value === '{}' ? [] : value.slice(1, -1).split(',').map(toBigint))
-const toBigint = (value: string): bigint | null => (value === 'NULL' ? null : BigInt(value))
 /** int8, int8[], date, timestamp, interval: as PGlite gives them. */
 const parsers = new Map<number, TypeParser>([
   [20, BigInt],
-  [1016, bigints],
+  [1016, parseBigints],
   [1082, text],
   [1114, text],
   [1186, text],

@@ -1,4 +1,4 @@
-import { type Db, inSavepoint, type Row, toNotice } from './db.ts'
+import { type Db, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
 
 interface QueryOptions {
   parsers?: Record<number, (value: string) => unknown>
@@ -17,7 +17,7 @@ export interface Pglite extends PgliteTransaction {
 }
 
 const text = (value: string) => value
-const options: QueryOptions = { parsers: { 20: BigInt, 1082: text, 1114: text } }
+const options: QueryOptions = { parsers: { 20: BigInt, 1016: parseBigints, 1082: text, 1114: text } }
 
 export function isPglite(value: object): value is Pglite {
   return 'waitReady' in value && 'transaction' in value
