@@ -149,7 +149,7 @@ async function consume(state: State, figures: ConsumerFigures, handler: BatchHan
     const done = await consumeBatch(db, queue, figures.name, handler)
     if (!done) {
       if (!state.producing && state.elapsed() - lastWork > patience) throw stuck(state, figures)
-      await sleep(20)
+      await sleep(50)
       continue
     }
     figures.batches += 1

@@ -57,7 +57,8 @@ function ofQueue(info: QueueInfo, consumers: readonly ConsumerInfo[]): Finding[]
   const overdue = info.rotationAge - config.rotationPeriod
   if (overdue > Math.max(config.rotationPeriod, maintenanceGrace)) {
     const slowest = own.filter(({ lag }) => lag !== null).sort((a, b) => (b.lag ?? 0) - (a.lag ?? 0))[0]
-    const behind = slowest && (slowest.lag ?? 0) > config.rotationPeriod
+    // Where nothing ticks, all consumers lag, and it is not their doing.
+    const behind = slowest && (slowest.lag ?? 0) - (tickerLag ?? 0) > config.rotationPeriod
     say(
       `its tables should have rotated ${ago(overdue)} ago, and grow`,
       behind
