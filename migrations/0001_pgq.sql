@@ -1280,17 +1280,17 @@ declare
     v_sub integer;
     v_pos record;
 begin
-    select s.sub_queue, s.sub_key into v_queue_id, v_sub
-      from pgq.queue q
-      join pgq.subscriber s on s.sub_queue = q.queue_id
-      join pgq.consumer c on c.co_id = s.sub_consumer
-     where q.queue_name = i_queue_name and c.co_name = i_consumer_name;
-    if not found then
-        raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
-            using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
-    end if;
-
     loop
+        select s.sub_queue, s.sub_key into v_queue_id, v_sub
+          from pgq.queue q
+          join pgq.subscriber s on s.sub_queue = q.queue_id
+          join pgq.consumer c on c.co_id = s.sub_consumer
+         where q.queue_name = i_queue_name and c.co_name = i_consumer_name;
+        if not found then
+            raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
+                using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+        end if;
+
         v_pos := pgq._position(v_sub);
         select t.tick_id, t.tick_time, t.tick_event_seq into prev_tick_id, prev_tick_time, prev_tick_event_seq
           from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id = v_pos.last_tick;
@@ -1332,7 +1332,7 @@ begin
         if pgq._move(v_sub, v_pos.slot, v_pos.seq, prev_tick_id, batch_id, cur_tick_id, now()) then
             return;
         end if;
-        -- Another worker of this consumer was first; it has ended, so look at what it left.
+        -- Another transaction has moved this consumer, or ended it: look at what it left.
         batch_id := null;
     end loop;
 end $$;
