@@ -76,7 +76,7 @@ describe.each(databases)('roles on $name', ({ open }) => {
     expect(await db.query(`select * from pgq.get_batch_cursor($1, 'cur', 10)`, [batch])).toHaveLength(1)
     await db.exec('commit')
     expect(await db.query('select * from pgq.get_batch_info($1)', [batch])).toHaveLength(1)
-    expect(await db.query('select * from pgq.batch_event_tables($1)', [batch])).toHaveLength(1)
+    expect((await db.query('select * from pgq.batch_event_tables($1)', [batch])).length).toBeGreaterThan(0)
     expect(await one(db, 'select pgq.event_retry($1, 1, 0) as n', [batch])).toEqual({ n: 1 })
     expect(await one(db, 'select pgq.batch_retry($1, 0) as n', [batch])).toEqual({ n: 0 })
     expect(await one(db, 'select pgq.finish_batch($1) as n', [batch])).toEqual({ n: 1 })
