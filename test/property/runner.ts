@@ -171,6 +171,7 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
         if (!own && !features.concurrent && [...maintenance, ...consuming].includes(step.kind)) return ''
         const inside = tx ?? (await begin(session, 0))
         const before = inside.effects.length
+        const begun = new Map(model.current)
         const context: StepContext = {
           session,
           tx: inside,
@@ -184,7 +185,9 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
           epochOf: (name) => {
             if (inside.effects.some((e) => (e.kind === 'register' || e.kind === 'unregister') && e.consumer === name))
               return undefined
-            return (inside.isolation === 'read committed' ? model.current : inside.epochs).get(name)
+            // A statement that waited may act on the registration that there was when it began.
+            if (inside.isolation === 'read committed') return model.current.get(name) ?? begun.get(name)
+            return inside.epochs.get(name)
           },
           token: () => `e${++tokens}`,
           query: (sql, params) => query(session, sql, params),
