@@ -28,7 +28,7 @@ export function insertEvent(db: Connectable, queue: string, event: NewEvent): Pr
 const chunk = 10_000
 const columns = ['type', 'data', 'extra1', 'extra2', 'extra3', 'extra4'] as const
 
-/** Puts many events into a queue, all of them or none, in their order; some ten times as fast as one by one.
+/** Puts many events into a queue, all of them or none, in their order; several times as fast as one by one.
  *
  * @returns the events' ids, ascending, in the order given
  * @throws QueueNotFoundError (PQ001), InsertDisabledError (PQ006), TransactionLimitError (PQ007)

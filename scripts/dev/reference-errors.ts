@@ -1,0 +1,40 @@
+import { type ErrorCode, SkytoolsError } from '../../src/errors.ts'
+import type { FunctionDoc } from './reference-sql.ts'
+
+/** What each error means. The compiler holds it to the codes of src/errors.ts, a test to those that sql/ raises. */
+export const meanings: Readonly<Record<ErrorCode, string>> = {
+  PQ001: 'There is no queue of that name',
+  PQ002: 'The consumer is not subscribed to the queue',
+  PQ003: 'The batch is not open: it was finished, or its consumer was moved or unregistered',
+  PQ004: 'The event is not in the batch',
+  PQ005: 'There is no such tick, or no more',
+  PQ006: 'The queue takes no events (`queue_disable_insert`)',
+  PQ007: 'More events in one transaction than the queue allows (`queue_per_tx_limit`)',
+  PQ008: 'An argument is null, empty, or not one of those allowed',
+  PQ009: 'The queue has consumers',
+  PQ010: 'The queue is ticked from elsewhere, or its ticker is paused',
+  PQ011: 'Ticks or transaction ids contradict each other, as after a restore into a younger cluster',
+  PQ012: 'The queue has no tick yet',
+  PQ013: 'Maintenance operations failed; the others were done',
+  PQ030: 'The database has a schema pgq, or parts of it, that this bundle did not install this way',
+  PQ031: 'The role may not create schemas in the database',
+  PQ032: 'The server is read-only: a standby, or set so',
+  PQ033: 'The server is older than Postgres 14',
+  PQ034: 'There are queues, so nothing is uninstalled',
+  PQ035: 'The bundle is not installed in the database',
+  PQ036: 'No such version, or the database is newer than this package',
+  PQ037: 'The step cannot be taken back',
+  PQ038: 'A migration failed; nothing was changed',
+  PQ039: 'The package lacks files, or they are damaged',
+  PQ040: 'No connection to the database',
+  PQ041: 'Objects of somebody else depend on the bundle',
+}
+
+export function describeErrors(docs: readonly FunctionDoc[]): string {
+  const rows = Object.entries(meanings).map(([code, meaning]) => {
+    const raisers = docs.filter(({ fields }) => fields.some(([name, text]) => name === 'raises' && text.includes(code)))
+    const names = [...new Set(raisers.map(({ name }) => `\`${name}\``))]
+    return `| ${code} | ${new SkytoolsError(code as ErrorCode, '').name} | ${meaning} | ${names.join(', ')} |`
+  })
+  return ['| SQLSTATE | name in TypeScript | meaning | raised by |', '|---|---|---|---|', ...rows].join('\n')
+}
