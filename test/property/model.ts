@@ -111,11 +111,7 @@ export function createModel(): Model {
         const known = batches.get(effect.batch)
         if (!epoch) problems.push(`${effect.consumer} got batch ${effect.batch} while it was not registered`)
         else if (!known) batches.set(effect.batch, { epoch, previous: effect.previous, current: effect.current })
-        else if (
-          ![epoch, effect.epoch].includes(known.epoch) ||
-          known.previous !== effect.previous ||
-          known.current !== effect.current
-        )
+        else if (known.previous !== effect.previous || known.current !== effect.current)
           problems.push(`batch ${effect.batch} changed while it was open`)
         return
       }
