@@ -2768,14 +2768,28 @@ comment on function pgq_ext.upgrade_schema() is
 -- Roles stay: they belong to the whole server, and other databases may use them.
 do $$
 declare
+    v_forced boolean := coalesce(current_setting('skytools.force', true), '') = 'on';
+    v_schemas oid[] := (select array_agg(n.oid) from pg_namespace n where n.nspname in ('pgq', 'pgq_ext'));
+    v_hint text := 'skytools uninstall --force';
     v_found text;
     v_object record;
 begin
     select string_agg(quote_ident(q.queue_name), ', ' order by q.queue_name) into v_found from pgq.queue q;
     if v_found is not null then
         raise exception 'there are queues in database %: %', quote_ident(current_database()), v_found
-            using errcode = 'PQ034', hint = 'skytools uninstall --force drops them and their events; or: select pgq.drop_queue(''name'', true)';
+            using errcode = 'PQ034', hint = format('%s drops them and their events; or: select pgq.drop_queue(''name'', true)', v_hint);
     end if;
+
+    for v_object in
+        select c.oid::regclass as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+         where n.oid = any (v_schemas) and n.nspname <> 'pgq' and c.relkind = 'r' and not v_forced
+    loop
+        execute format('select ''x'' from %s limit 1', v_object.name) into v_found;
+        if v_found is not null then
+            raise exception 'there is data in %', v_object.name
+                using errcode = 'PQ034', hint = format('empty that table, or drop it with all in it: %s', v_hint);
+        end if;
+    end loop;
 
     select string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', ') into v_found
       from pg_depend d,
@@ -2784,20 +2798,24 @@ begin
        and a.object_names[1] not in ('pgq', 'pgq_ext', 'skytools')
        and a.type <> 'schema'
        and exists (
-           select from pg_class c where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
+           select from pg_class c
+            where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.relnamespace = any (v_schemas)
            union all
-           select from pg_proc p where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace)
+           select from pg_proc p
+            where d.refclassid = 'pg_proc'::regclass and p.oid = d.refobjid and p.pronamespace = any (v_schemas)
            union all
-           select from pg_type t where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace in ('pgq'::regnamespace, 'pgq_ext'::regnamespace));
-    if v_found is not null and coalesce(current_setting('skytools.force', true), '') <> 'on' then
-        raise exception 'objects of others depend on the schemas of skytools: %', v_found
-            using errcode = 'PQ041', hint = 'drop them first, or drop them too: skytools uninstall --force';
+           select from pg_type t
+            where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typnamespace = any (v_schemas));
+    if v_found is not null and not v_forced then
+        raise exception 'objects of others depend on skytools: %', v_found
+            using errcode = 'PQ041', hint = format('drop them first, or drop them too: %s', v_hint);
     end if;
 
     perform set_config('client_min_messages', 'warning', true);
-    drop schema pgq, pgq_ext cascade;
     for v_object in
-        select format('function %s', p.oid::regprocedure) as name
+        select format('schema %I', n.nspname) as name from pg_namespace n where n.oid = any (v_schemas)
+        union all
+        select format('function %s', p.oid::regprocedure)
           from pg_proc p where p.pronamespace = 'skytools'::regnamespace
         union all
         select format('table %s', c.oid::regclass)

@@ -35,8 +35,8 @@ begin
         raise exception 'skytools is installed in database % already', quote_ident(current_database())
             using errcode = 'PQ030', hint = 'to bring it up to date: skytools upgrade';
     end if;
-    if to_regnamespace('pgq') is not null then
-        raise exception 'database % has a schema pgq already', quote_ident(current_database())
+    if coalesce(to_regnamespace('pgq'), to_regnamespace('pgq_ext'), to_regnamespace('pgq_coop')) is not null then
+        raise exception 'database % has a schema pgq, pgq_ext or pgq_coop already', quote_ident(current_database())
             using errcode = 'PQ030', hint = 'install into another database, or move it away: alter schema pgq rename to …';
     end if;
 end $$;`

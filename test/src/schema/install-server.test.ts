@@ -4,7 +4,7 @@ import type { Db } from '../../../src/db/db.ts'
 import { check, install, schemaStatus, toDb, uninstall } from '../../../src/index.ts'
 import { connect, servers } from '../../support/databases.ts'
 
-const ours = "select nspname::text as name from pg_namespace where nspname in ('pgq', 'skytools')"
+const ours = "select nspname::text as name from pg_namespace where nspname ~ '^(pgq|pgq_.*|skytools)$'"
 
 describe.each(servers)('install on $name', ({ openEmpty }) => {
   it('is done once by ten that start at the same time', async () => {
@@ -51,7 +51,8 @@ describe.each(servers)('install on $name', ({ openEmpty }) => {
     await db.transaction(async (tx) => {
       await install(tx)
       second = install(other)
-      const waiting = "select count(*) as n from pg_locks where locktype = 'advisory' and not granted"
+      const waiting = `select count(*) as n from pg_locks where locktype = 'advisory' and not granted
+                          and database = (select oid from pg_database where datname = current_database())`
       const deadline = Date.now() + 10_000
       for (;;) {
         const [row] = await tx.query<{ n: bigint }>(waiting)

@@ -5,7 +5,7 @@ import { migrations, packageVersion } from '../../../src/schema/bundle.ts'
 import { downgrade } from '../../../src/schema/install.ts'
 import { databases } from '../../support/databases.ts'
 
-const ours = "select nspname::text as name from pg_namespace where nspname in ('pgq', 'skytools')"
+const ours = "select nspname::text as name from pg_namespace where nspname ~ '^(pgq|pgq_.*|skytools)$'"
 
 /** The same database, telling another of its facts. */
 function pretending(db: Db, fact: Record<string, unknown>): Db {
@@ -84,6 +84,13 @@ describe.each(databases)('install on $name', ({ open, openEmpty }) => {
       message: expect.stringContaining('app.queues'),
       hint: expect.stringContaining('--force'),
     })
+    await uninstall(db, { force: true })
+    expect(await db.query(ours)).toEqual([])
+  })
+  it('refuses to uninstall while pgq_ext remembers what was applied, unless forced', async () => {
+    await using db = await open()
+    await db.query("select pgq_ext.set_batch_done('mailer', 7)")
+    await expect(uninstall(db)).rejects.toMatchObject({ code: 'PQ034', message: expect.stringContaining('pgq_ext.') })
     await uninstall(db, { force: true })
     expect(await db.query(ours)).toEqual([])
   })
