@@ -182,7 +182,7 @@ describe.each(databases)('consuming on $name', ({ open }) => {
     await using db = await open()
     await busyQueue(db, 'q', ['c'])
     for (const id of [30, 10, 20])
-      await db.query(`select pgq.insert_event_raw('q', $1, null, null, null, 't', $1::text, null, null, null, null)`, [
+      await db.query(`select pgq.insert_event_raw('q', $1, null, null, null, 't', $1::bigint::text, null, null, null, null)`, [
         id,
       ])
     await tick(db, 'q')
