@@ -18,7 +18,7 @@ export function describeFigures(figures: Figures, { nouns }: Scenario): string {
     ]),
   ]
   return [
-    table(['', 'events', 'in', 'retries', 'events/s'], rows),
+    table(['', 'events', 'as', 'retries', 'events/s'], rows),
     `${count(figures.ticks)} ticks; the ${nouns[1]} went in and came out at the same time`,
     ...(failed
       ? [

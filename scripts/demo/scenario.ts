@@ -89,18 +89,23 @@ function keyOf(record: InputRecord): string {
   return Object.entries(record).find(([, value]) => typeof value !== 'object')?.[0] ?? Object.keys(record)[0] ?? 'type'
 }
 
+/** JSON may hold zero characters, a text of Postgres may not. */
+function storable(text: string): string {
+  return text.replaceAll('\0', '\uFFFD')
+}
+
 function countScenario(key: string, noun: string): Scenario {
   return {
     nouns: [noun, `${noun}s`],
     consumer: 'groups',
     table: 'skytools_demo.groups (name text primary key, events bigint not null)',
-    toEvent: (record) => ({ type: typeof record.type === 'string' ? record.type : noun, data: record }),
+    toEvent: (record) => ({ type: typeof record.type === 'string' ? storable(record.type) : noun, data: record }),
     async store(events, { tx }) {
       const groups = new Map<string, number>()
       for (const { data } of events) {
         const value = (JSON.parse(data ?? '') as InputRecord)[key]
         const name = value === undefined ? '(none)' : typeof value === 'string' ? value : JSON.stringify(value)
-        groups.set(name, (groups.get(name) ?? 0) + 1)
+        groups.set(storable(name), (groups.get(storable(name)) ?? 0) + 1)
       }
       await tx.query(
         `insert into skytools_demo.groups as g (name, events) select * from unnest($1::text[], $2::bigint[])

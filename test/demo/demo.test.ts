@@ -18,7 +18,7 @@ async function file(name: string, text: string): Promise<string> {
   return path
 }
 
-describe('npm start in this process', () => {
+describe('npm start in this process', { timeout: 120_000 }, () => {
   it('replays 20,000 flights: all of them in, and out of each consumer once', async () => {
     const { code, stdout, stderr } = await run('demo.ts', [])
     expect(stderr).toBe('')
@@ -45,7 +45,7 @@ describe('npm start in this process', () => {
   })
 })
 
-describe('bad input to npm start', () => {
+describe('bad input to npm start', { timeout: 120_000 }, () => {
   it('ends with exit code 1 and a line that says what is wrong, and where', async () => {
     const path = await file('short.csv', `a,b\n${'1,2\n'.repeat(5000)}3\n`)
     expect(await run('demo.ts', [path])).toMatchObject({
@@ -63,7 +63,7 @@ describe('bad input to npm start', () => {
   })
 })
 
-describe.each(servers)('npm start on $name', ({ open }) => {
+describe.each(servers)('npm start on $name', { timeout: 120_000 }, ({ open }) => {
   it('runs twice in a row, and leaves other queues as they are', async () => {
     await using db = await open()
     await createQueue(db, 'other')
