@@ -182,9 +182,10 @@ describe.each(databases)('consuming on $name', ({ open }) => {
     await using db = await open()
     await busyQueue(db, 'q', ['c'])
     for (const id of [30, 10, 20])
-      await db.query(`select pgq.insert_event_raw('q', $1, null, null, null, 't', $1::bigint::text, null, null, null, null)`, [
-        id,
-      ])
+      await db.query(
+        `select pgq.insert_event_raw('q', $1, null, null, null, 't', $1::bigint::text, null, null, null, null)`,
+        [id],
+      )
     await tick(db, 'q')
     const { batch } = await next(db)
     await insert(db, 'q', 'later')
