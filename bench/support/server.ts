@@ -3,10 +3,8 @@ import { chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import pg from 'pg'
-
-const root = fileURLToPath(new URL('../..', import.meta.url))
+import { bundleSql } from '../../src/schema/bundle.ts'
 
 export interface BenchServer {
   readonly bin: string
@@ -47,16 +45,6 @@ function run(command: string, args: string[], options: object): string {
   const result = spawnSync(command, args, { encoding: 'utf8', ...options })
   if (result.status !== 0) throw new Error(`${command} failed: ${result.stderr}${result.error ?? ''}`)
   return result.stdout
-}
-
-/** The statements of sql/, in load order. */
-export function bundleSql(): string {
-  return readFileSync(join(root, 'sql/order.txt'), 'utf8')
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '' && !line.startsWith('#'))
-    .map((file) => readFileSync(join(root, 'sql', file), 'utf8'))
-    .join('\n')
 }
 
 /** SKYTOOLS_BENCH_PGBIN chooses other server binaries than those from npm. */
@@ -121,7 +109,7 @@ export async function startBenchServer(settings: Record<string, string> = {}): P
       await base.query(`create database ${name}`)
       if (kind === 'empty') return
       const client = await connect(name)
-      await client.query(kind === 'ours' ? bundleSql() : 'create extension pgq')
+      await client.query(kind === 'ours' ? await bundleSql() : 'create extension pgq')
       await client.end()
     },
     async stop() {
