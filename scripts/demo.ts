@@ -2,6 +2,7 @@
 // npm start -- <file>|-       your own CSV or NDJSON, from a file or standard input
 import { existsSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { config } from 'dotenv'
 import { type Db, install, openDb, SkytoolsError, schemaStatus, status } from '../src/index.ts'
 import { packageRoot } from '../src/schema/bundle.ts'
@@ -79,6 +80,8 @@ async function withFirst({
 }
 
 async function open(url: string | undefined): Promise<Db> {
+  // Optimizing PGlite's WebAssembly in the background costs more than a run as short as this gains by it.
+  setFlagsFromString('--no-wasm-tier-up')
   try {
     return await openDb(url)
   } catch (error) {

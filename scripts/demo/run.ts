@@ -117,7 +117,7 @@ function fail({ stop }: State, error: unknown): never {
   throw error
 }
 
-const perTransaction = 100
+const perTransaction = 250
 
 async function produce(state: State, { toEvent }: Scenario, records: AsyncIterable<InputRecord>): Promise<void> {
   const { db, figures, stop } = state

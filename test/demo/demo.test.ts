@@ -23,7 +23,7 @@ describe('npm start in this process', { timeout: 120_000 }, () => {
     const { code, stdout, stderr } = await run('demo.ts', [])
     expect(stderr).toBe('')
     expect(code).toBe(0)
-    expect(cells(stdout, 'in').slice(1, 4)).toEqual(['20,000', '200 transactions', ''])
+    expect(cells(stdout, 'in').slice(1, 4)).toEqual(['20,000', '80 transactions', ''])
     expect(cells(stdout, 'out: delays')[1]).toBe('20,000')
     expect(cells(stdout, 'out: delays')[3]).toBe('1')
     expect(cells(stdout, 'out: counter')[1]).toBe('20,000')
