@@ -1,11 +1,12 @@
 -- pgq._open_batch(i_batch_id) -> record
 -- What is needed to read an open batch: whose it is, the snapshots between which it lies, and the tables with its events.
--- returns    all null when no subscription has the batch open; a snapshot is null when its tick is gone; tables are the
---            previous, the current, or both, previous first
+-- returns    all null when no subscription has the batch open; a snapshot is null when its tick is gone; sealed_txid is no
+--            lower than any txid in the previous table, null while that is not sealed; tables are the previous, the
+--            current, or both, previous first
 -- runs as    caller
 create or replace function pgq._open_batch(
     i_batch_id bigint, out queue_id integer, out sub_id integer,
-    out from_snapshot txid_snapshot, out to_snapshot txid_snapshot, out tables text[])
+    out from_snapshot txid_snapshot, out to_snapshot txid_snapshot, out sealed_txid bigint, out tables text[])
 returns record
 language plpgsql as $$
 declare
@@ -25,6 +26,7 @@ begin
 
     -- The previous table is sealed with a txid above all that wrote to it (maint_rotate_tables_step2), and the current one
     -- takes its first event only after step 1 has committed: both comparisons are exact.
+    sealed_txid := v_queue.queue_switch_step2;
     if v_queue.queue_switch_step2 is null or txid_snapshot_xmin(from_snapshot) <= v_queue.queue_switch_step2 then
         tables := array[pgq._event_table(
             v_queue.queue_id, (v_queue.queue_cur_table - 1 + v_queue.queue_ntables) % v_queue.queue_ntables)];
@@ -105,6 +107,10 @@ begin
         v_range := v_range || format(' and not txid_visible_in_snapshot(ev.ev_txid, %L)', v_from);
     end if;
     v_owner := format(' and (ev.ev_owner is null or ev.ev_owner = %s)', v_batch.sub_id);
+    -- An old transaction that is open in both snapshots holds xmin down, but none of its events is in the batch.
+    if cardinality(v_batch.tables) > 1 and least(v_low, v_listed[cardinality(v_listed)]) > v_batch.sealed_txid then
+        v_batch.tables := v_batch.tables[2:];
+    end if;
     foreach v_table in array v_batch.tables loop
         v_parts := v_parts || format('%s from %s ev where %s%s%s', v_columns, v_table, v_range, v_owner, i_where);
         if v_listed <> '{}' then
