@@ -58,7 +58,7 @@ comment on function pgq.insert_event_raw(text, int8, timestamptz, int4, int4, te
     'Put an event with given id, time, owner and retry count into a queue';
 comment on function pgq.current_event_table(text) is
     'The table that takes a queue''s events now, for INSERT and COPY straight into it';
-comment on function pgq._insert_many(text, int4, text) is
+comment on function pgq._insert_many(text, int4, text, text) is
     'The statement that inserts many events, after the checks that insert_event() makes for each';
 comment on function pgq.insert_events(text, text[], text[], text[], text[], text[], text[]) is
     'Put many events into a queue in one call';

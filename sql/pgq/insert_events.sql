@@ -1,11 +1,13 @@
--- pgq._insert_many(i_queue_name, i_count, i_source) -> text
+-- pgq._insert_many(i_queue_name, i_count, i_columns, i_values) -> text
 -- The statement that inserts many events, after the checks that insert_event() makes for each.
 -- i_count    how many events
--- i_source   a query that gives ev_type, ev_data, ev_extra1 .. ev_extra4 in the order of the events
+-- i_columns  which of ev_type, ev_data, ev_extra1 .. ev_extra4 are given
+-- i_values   select list for them, and FROM if need be, that gives a row an event, in their order
 -- returns    an INSERT that returns the ids; they are drawn by the column's default, so in the order of the source
 -- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
 -- runs as    caller, within a security definer function
-create or replace function pgq._insert_many(i_queue_name text, i_count integer, i_source text) returns text
+create or replace function pgq._insert_many(i_queue_name text, i_count integer, i_columns text, i_values text)
+returns text
 language plpgsql as $$
 declare
     v_table text := pgq.current_event_table(i_queue_name);
@@ -24,8 +26,8 @@ begin
         perform set_config(v_setting, v_done::text, true);
     end if;
     -- One txid, one time for all: a constant costs less than the column's default for each row.
-    return format('insert into %s (ev_time, ev_txid, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) '
-                  'select now(), %s, s.* from (%s) s returning ev_id', v_table, txid_current(), i_source);
+    return format('insert into %s (ev_time, ev_txid, %s) select now(), %s, %s returning ev_id',
+                  v_table, i_columns, txid_current(), i_values);
 end $$;
 
 -- pgq.insert_events(queue, types, datas, extra1, extra2, extra3, extra4) -> setof bigint
@@ -46,7 +48,9 @@ returns setof bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_bad text;
-    v_source text := 'select * from unnest($1, $2, $3, $4, $5, $6)';
+    v_columns text := 'ev_type, ev_data';
+    -- In the select list unnest gives row by row what it would store first in FROM.
+    v_values text := 'unnest($1), unnest($2)';
 begin
     if types is null then
         v_bad := 'types is null';
@@ -61,10 +65,11 @@ begin
             coalesce(queue, 'NULL'), coalesce(cardinality(types)::text, 'null'), v_bad
             using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
     end if;
-    if coalesce(extra1, extra2, extra3, extra4) is null then
-        v_source := 'select *, null, null, null, null from unnest($1, $2)';
+    if coalesce(extra1, extra2, extra3, extra4) is not null then
+        v_columns := v_columns || ', ev_extra1, ev_extra2, ev_extra3, ev_extra4';
+        v_values := v_values || ', unnest($3), unnest($4), unnest($5), unnest($6)';
     end if;
-    return query execute pgq._insert_many(queue, cardinality(types), v_source)
+    return query execute pgq._insert_many(queue, cardinality(types), v_columns, v_values)
       using types, datas, extra1, extra2, extra3, extra4;
 end $$;
 
@@ -98,6 +103,7 @@ begin
             using errcode = 'PQ008', hint = 'e.g. array[''{"type": "t", "data": {"a": 1}}''::jsonb]';
     end if;
     return query execute pgq._insert_many(queue, cardinality(events),
-        $source$select e->>'type', e->>'data', e->>'extra1', e->>'extra2', e->>'extra3', e->>'extra4' from unnest($1) e$source$)
+        'ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4',
+        $values$e->>'type', e->>'data', e->>'extra1', e->>'extra2', e->>'extra3', e->>'extra4' from (select unnest($1) as e) s$values$)
       using events;
 end $$;

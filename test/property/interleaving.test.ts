@@ -6,7 +6,7 @@ import { type Step, schedule } from './schedule.ts'
 
 // SKYTOOLS_SEED=… repeats a run, SKYTOOLS_SCHEDULES=… asks for more of them on each server.
 const seed = Number(process.env.SKYTOOLS_SEED ?? Math.floor(Math.random() * 2 ** 31))
-const schedules = Number(process.env.SKYTOOLS_SCHEDULES ?? 130)
+const schedules = Number(process.env.SKYTOOLS_SCHEDULES ?? 140)
 
 async function arenaOf(db: TestDb, kind: 'pglite' | 'server'): Promise<Arena> {
   return openArena(() => (kind === 'pglite' ? Promise.resolve(db) : db.connect()), kind)
