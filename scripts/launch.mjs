@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const [tool, ...args] = process.argv.slice(2)
@@ -40,14 +40,14 @@ function install() {
   if (status !== 0) process.exit(status)
 }
 
-const bins = {
-  tsx: 'node_modules/tsx/dist/cli.mjs',
-  tsc: 'node_modules/typescript/bin/tsc',
-  vitest: 'node_modules/vitest/vitest.mjs',
+// tsx as a loader rather than as a command: that would be one more process for a signal to pass through.
+const tools = {
+  tsx: ['--import', pathToFileURL(join(root, 'node_modules/tsx/dist/loader.mjs')).href],
+  tsc: [join(root, 'node_modules/typescript/bin/tsc')],
 }
-if (!Object.hasOwn(bins, tool)) {
-  console.error(`usage: node scripts/launch.mjs ${Object.keys(bins).join('|')} …`)
+if (!Object.hasOwn(tools, tool)) {
+  console.error(`usage: node scripts/launch.mjs ${Object.keys(tools).join('|')} …`)
   process.exit(2)
 }
 if (!isInstalled()) install()
-process.exit(run(process.execPath, [join(root, bins[tool]), ...args]))
+process.exit(run(process.execPath, [...tools[tool], ...args]))

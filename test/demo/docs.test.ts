@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Db, Row } from '../../src/index.ts'
 import { databases, servers, type TestDb } from '../support/databases.ts'
+import { tsx } from '../support/tsx.ts'
 import { root } from './run.ts'
 
 interface Block {
@@ -28,11 +29,11 @@ async function blocks(file: string): Promise<Block[]> {
 }
 
 const cli = join(root, 'scripts', 'skytools.ts')
-const tsx = `'${process.execPath}' '${join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs')}'`
+const typescriptNode = [process.execPath, ...tsx].map((word) => `'${word}'`).join(' ')
 
 function shell(script: string, url: string, folder: string): { ended: Promise<string>; stop(): void } {
   // The commands as they stand, but from the checkout; psql may not be there, and what it would get is kept.
-  const text = `npx() { shift; ${tsx} '${cli}' "$@"; }
+  const text = `npx() { shift; ${typescriptNode} '${cli}' "$@"; }
 psql() { cat > '${folder}/psql.sql'; }
 set -euo pipefail
 ${script}`
@@ -60,7 +61,7 @@ async function typescript(code: string, url: string): Promise<string> {
   try {
     const file = join(folder, 'block.mts')
     await writeFile(file, code.replaceAll("'skytools'", `'${join(root, 'src', 'index.ts')}'`))
-    return await shell(`${tsx} '${file}'`, url, folder).ended
+    return await shell(`${typescriptNode} '${file}'`, url, folder).ended
   } finally {
     await rm(folder, { recursive: true })
   }
@@ -102,7 +103,8 @@ async function runAll(file: string, db: TestDb, skip: RegExp): Promise<string[]>
   const folder = await blockFolder()
   const tickers: ReturnType<typeof shell>[] = []
   const runBlock = async ({ language, code }: Block) => {
-    if (code.trim() === 'npx skytools ticker') tickers.push(shell(`exec ${tsx} '${cli}' ticker`, url, folder))
+    if (code.trim() === 'npx skytools ticker')
+      tickers.push(shell(`exec ${typescriptNode} '${cli}' ticker`, url, folder))
     else if (language === 'sh') outputs.push(await shell(code, url, folder).ended)
     else if (language === 'ts') outputs.push(await typescript(code, url))
     else if (language === 'sql') outputs.push(await sql(db, code))

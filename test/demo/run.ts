@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { tsx } from '../support/tsx.ts'
 
 export const root = join(import.meta.dirname, '..', '..')
 
@@ -24,8 +25,7 @@ export function run(script: string, args: readonly string[], options: RunOptions
   const { DATABASE_URL: _, PGHOST: __, INIT_CWD: ___, ...rest } = process.env
   const env = url === undefined ? rest : { ...rest, DATABASE_URL: url }
   return new Promise((resolve, reject) => {
-    const tsx = join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs')
-    const child = spawn(process.execPath, [tsx, join(root, 'scripts', script), ...args], { cwd, env })
+    const child = spawn(process.execPath, [...tsx, join(root, 'scripts', script), ...args], { cwd, env })
     let [stdout, stderr] = ['', '']
     child.stdout.on('data', (chunk: Buffer) => {
       stdout += chunk

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { packageRoot } from '../../src/schema/bundle.ts'
+import { tsx } from '../support/tsx.ts'
 
 export interface Run {
   readonly status: number | null
@@ -15,8 +16,7 @@ export function runScript(script: string, args: readonly string[], env: Record<s
     ([name]) => !/^(DATABASE_URL|PG.*|VITEST.*|NODE_ENV)$/.test(name),
   )
   return new Promise((resolve, reject) => {
-    const tsx = join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs')
-    const child = spawn(process.execPath, [tsx, join(root, 'scripts', script), ...args], {
+    const child = spawn(process.execPath, [...tsx, join(root, 'scripts', script), ...args], {
       cwd: root,
       env: { ...Object.fromEntries(inherited), ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
