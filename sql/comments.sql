@@ -128,6 +128,12 @@ comment on function pgq.ticker(text, int8, timestamptz, int8) is
     'Make a tick that was made elsewhere, on a queue that has an external ticker';
 comment on function pgq.force_tick(text) is
     'Make the next call of the ticker tick this queue, by a jump of its event sequence; call until the result changes';
+comment on function pgq.split_ticks(text, int4) is
+    'Cut the batches that no consumer has opened yet, and what waits for a tick, into batches of bounded size';
+comment on function pgq._hold_position(int4) is
+    'Keep a subscription where it is until the transaction ends';
+comment on function pgq._cut_batch(pgq.tick, pgq.tick, int4) is
+    'Ticks to put between two, so that no batch has more than so many events, as far as its transactions allow';
 comment on function pgq.maint_rotate_tables_step1(text) is
     'Switch a queue to its next data table, if that is due and no consumer is in the way; ticks that no consumer can need any more are dropped';
 comment on function pgq.maint_rotate_tables_step2() is

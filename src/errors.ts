@@ -24,6 +24,7 @@ const names = {
   PQ039: 'BundleInvalidError',
   PQ040: 'ConnectionError',
   PQ041: 'DependentObjectsError',
+  PQ058: 'BatchTakenError',
 } as const
 
 export type ErrorCode = keyof typeof names
