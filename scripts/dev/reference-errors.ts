@@ -28,6 +28,7 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ039: 'The package lacks files, or they are damaged',
   PQ040: 'No connection to the database',
   PQ041: 'Objects of somebody else depend on the bundle',
+  PQ058: 'What is too big for one consumer has been opened by it, or reached by another one, so its ticks must stay',
 }
 
 export function describeErrors(docs: readonly FunctionDoc[]): string {
