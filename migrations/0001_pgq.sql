@@ -2001,7 +2001,7 @@ declare
     v_event_seq bigint;
     v_tick pgq.tick;
     v_cuts pgq.tick[];
-    v_new pgq.tick[] := '{}';
+    v_new pgq.tick[] := array[]::pgq.tick[];
     v_count integer := 0;
     v_stuck bigint[] := '{}';
 begin
@@ -2049,7 +2049,7 @@ begin
         if v_last.tick_id is not null then
             v_cuts := pgq._cut_batch(v_last, v_tick, i_max_events);
             if v_tick.tick_id > v_reached then
-                v_new := v_new || v_cuts || v_tick;
+                v_new := array_append(v_new || v_cuts, v_tick);
                 v_count := v_count + cardinality(v_cuts);
             elsif v_cuts <> '{}' then
                 v_stuck := v_stuck || v_tick.tick_id;
@@ -2108,7 +2108,7 @@ declare
     v_last_ids bigint[];
     v_times timestamptz[];
     v_open bigint[] := array(select txid_snapshot_xip(i_to.tick_snapshot));
-    v_cuts pgq.tick[] := '{}';
+    v_cuts pgq.tick[] := array[]::pgq.tick[];
     v_cut pgq.tick := i_from;
     v_xmax bigint := txid_snapshot_xmax(i_from.tick_snapshot);
     v_events bigint := 0;
@@ -2130,7 +2130,7 @@ begin
                i_to.tick_snapshot, i_from.tick_snapshot)
        into v_txids, v_counts, v_last_ids, v_times;
     if coalesce((select sum(c) from unnest(v_counts) c), 0) <= i_max_events then
-        return '{}';
+        return v_cuts;
     end if;
 
     v_cut.tick_id := null;
@@ -2145,8 +2145,8 @@ begin
                                  where not x.done
                                 union select o from unnest(v_open) o where o < v_xmax
                                 order by 1);
-            v_cut.tick_snapshot := format('%s:%s:%s', coalesce(v_excluded[1], v_xmax), v_xmax, array_to_string(v_excluded, ','));
-            v_cuts := v_cuts || v_cut;
+            v_cut.tick_snapshot := format('%s:%s:%s', coalesce(v_excluded[1], v_xmax), v_xmax, array_to_string(v_excluded, ','))::txid_snapshot;
+            v_cuts := array_append(v_cuts, v_cut);
             v_events := 0;
         end if;
         v_done[v_n] := true;
