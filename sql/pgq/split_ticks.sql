@@ -32,7 +32,7 @@ declare
     v_cuts pgq.tick[];
     v_new pgq.tick[] := array[]::pgq.tick[];
     v_count integer := 0;
-    v_stuck bigint[] := '{}';
+    v_stuck bigint[] := array[]::bigint[];
 begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'queue %: ticks cannot be split in a transaction with a fixed snapshot', coalesce(i_queue_name, 'NULL')
