@@ -105,3 +105,17 @@ export function wholeNumber(value: string): number {
   if (!/^\d+$/.test(value)) throw new InvalidArgumentError('a whole number is needed')
   return Number(value)
 }
+
+/** For commander's options that take seconds. */
+export function positiveSeconds(value: string): number {
+  if (!(Number(value) > 0)) throw new InvalidArgumentError('seconds are needed')
+  return Number(value)
+}
+
+/** Aborted by SIGTERM and SIGINT; a second one ends the process at once. */
+export function stopSignal(): AbortSignal {
+  const stop = new AbortController()
+  const end = () => stop.abort()
+  process.once('SIGTERM', end).once('SIGINT', end)
+  return stop.signal
+}

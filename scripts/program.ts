@@ -5,10 +5,12 @@ import { addGlobalOptions } from './connection.ts'
 import { addConsumer } from './consumer.ts'
 import { addEject } from './eject.ts'
 import { addInstall } from './install.ts'
+import { addMetrics } from './metrics.ts'
 import { addQueue } from './queue.ts'
 import { addSql } from './sql.ts'
 import { addStatus } from './status.ts'
 import { addTicker } from './ticker.ts'
+import { addTop } from './top.ts'
 import { addUninstall } from './uninstall.ts'
 import { addUpgrade } from './upgrade.ts'
 
@@ -24,6 +26,8 @@ const commands: readonly ((program: Command) => void)[] = [
   addConsumer,
   addTicker,
   addStatus,
+  addTop,
+  addMetrics,
 ]
 
 export function buildProgram(): Command {

@@ -18,6 +18,8 @@ export {
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
+export { createMetrics, type Metrics, type MetricsOptions } from './metrics/metrics.ts'
+export { type ServeOptions, serveMetrics } from './metrics/serve.ts'
 export { insertEvent, insertEvents, type NewEvent } from './queue/events.ts'
 export type { Interval } from './queue/interval.ts'
 export {
@@ -43,8 +45,10 @@ export {
   upgrade,
 } from './schema/install.ts'
 export { bundleScript, type ScriptOptions } from './schema/script.ts'
+export { type Activity, activity, type ConsumerActivity, type QueueActivity } from './status/activity.ts'
 export type { Finding, RetryState } from './status/findings.ts'
 export { type Status, status } from './status/status.ts'
+export { type LongTransaction, longTransactions } from './status/transactions.ts'
 export { maintain, type Operation, returnRetries } from './ticker/maintain.ts'
 export { runTicker, type TickerOptions, type TickerWork } from './ticker/run.ts'
 export { tick, tickQueue } from './ticker/tick.ts'

@@ -1,6 +1,9 @@
 import type { ConsumerInfo } from '../consumer/consumer.ts'
 import type { QueueInfo } from '../queue/queue.ts'
+import type { QueueActivity } from './activity.ts'
 import { ago } from './ago.ts'
+import { size } from './bytes.ts'
+import type { LongTransaction } from './transactions.ts'
 
 export interface Finding {
   /** What it is about, such as `queue orders`. */
@@ -21,6 +24,8 @@ interface State {
   readonly queues: readonly QueueInfo[]
   readonly consumers: readonly ConsumerInfo[]
   readonly retries: readonly RetryState[]
+  readonly sizes: readonly QueueActivity[]
+  readonly transactions: readonly LongTransaction[]
 }
 
 /** Seconds that a ticker may be late, beyond what a queue's settings ask of it, before we say so. */
@@ -29,17 +34,22 @@ const tickerGrace = 30
 const consumerGrace = 300
 /** Seconds that maintenance may be late: it comes every two minutes, retries every half. */
 const maintenanceGrace = 600
+/** Events that may wait for a retry in one queue. */
+const retryGrace = 10_000
+/** Seconds for which a transaction may stay open. */
+export const transactionGrace = 300
 
 /** What is wrong, or may be, in the order in which one would look into it. */
-export function findings({ queues, consumers, retries }: State): Finding[] {
+export function findings(state: State): Finding[] {
   return [
-    ...queues.flatMap((queue) => ofQueue(queue, consumers)),
-    ...consumers.flatMap(ofConsumer),
-    ...retries.flatMap(ofRetries),
+    ...state.queues.flatMap((queue) => ofQueue(queue, state)),
+    ...state.consumers.flatMap(ofConsumer),
+    ...state.retries.flatMap(ofRetries),
+    ...state.transactions.map(ofTransaction),
   ]
 }
 
-function ofQueue(info: QueueInfo, consumers: readonly ConsumerInfo[]): Finding[] {
+function ofQueue(info: QueueInfo, { consumers, sizes, transactions }: State): Finding[] {
   const { queue, config, tickerLag } = info
   const found: Finding[] = []
   const say = (problem: string, remedy: string) => found.push({ subject: `queue ${queue}`, problem, remedy })
@@ -59,11 +69,15 @@ function ofQueue(info: QueueInfo, consumers: readonly ConsumerInfo[]): Finding[]
     const slowest = own.filter(({ lag }) => lag !== null).sort((a, b) => (b.lag ?? 0) - (a.lag ?? 0))[0]
     // Where nothing ticks, all consumers lag, and it is not their doing.
     const behind = slowest && (slowest.lag ?? 0) - (tickerLag ?? 0) > config.rotationPeriod
+    const bytes = sizes.find((entry) => entry.queue === queue)?.bytes
+    const writer = transactions.find(({ writes, age }) => writes && age > info.config.rotationPeriod)
     say(
-      `its tables should have rotated ${ago(overdue)} ago, and grow`,
+      `its tables should have rotated ${ago(overdue)} ago, and grow${bytes === undefined ? '' : `: ${size(bytes)}`}`,
       behind
-        ? `consumer ${slowest.consumer} is ${ago(slowest.lag ?? 0)} behind and holds the events`
-        : 'run a ticker (skytools ticker); if one runs, look for old transactions in pg_stat_activity',
+        ? `consumer ${slowest.consumer} is ${ago(slowest.lag ?? 0)} behind and holds the events: start it, or skytools consumer unregister ${name} ${shellQuote(slowest.consumer)}`
+        : writer
+          ? `${who(writer)} holds it up: see below`
+          : 'run a ticker: skytools ticker',
     )
   }
   return found
@@ -93,7 +107,33 @@ function ofConsumer({ queue, consumer, lag, lastSeen, batch, pendingEvents }: Co
   return []
 }
 
+function ofTransaction(transaction: LongTransaction): Finding {
+  const { pid, gid, user, database, application, state, age, writes } = transaction
+  const by = [user, application && `application ${application}`, database && `database ${database}`, state]
+  return {
+    subject: who(transaction),
+    problem: `its transaction is open since ${ago(age)} (${by.filter(Boolean).join(', ')}): ${
+      writes ? 'queues do not rotate past it' : 'dead rows of all tables stay'
+    }`,
+    remedy:
+      pid === null
+        ? `in that database: rollback prepared '${gid?.replaceAll("'", "''")}'`
+        : `end it: select pg_terminate_backend(${pid})`,
+  }
+}
+
+const who = ({ pid, gid }: LongTransaction) => (pid === null ? `prepared transaction ${gid}` : `session ${pid}`)
+
 function ofRetries({ queue, waiting, overdue }: RetryState): Finding[] {
+  if (overdue <= maintenanceGrace && waiting > retryGrace) {
+    return [
+      {
+        subject: `queue ${queue}`,
+        problem: `${waiting} events wait for a retry`,
+        remedy: 'see what fails: skytools consumer list, and the logs of its consumers',
+      },
+    ]
+  }
   if (overdue <= maintenanceGrace) return []
   return [
     {

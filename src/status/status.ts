@@ -5,7 +5,9 @@ import { type Connectable, toDb } from '../db/open.ts'
 import { SkytoolsError } from '../errors.ts'
 import { type QueueInfo, queueInfo } from '../queue/queue.ts'
 import { schemaStatus } from '../schema/install.ts'
-import { type Finding, findings, type RetryState } from './findings.ts'
+import { type Activity, activity } from './activity.ts'
+import { type Finding, findings, type RetryState, transactionGrace } from './findings.ts'
+import { type LongTransaction, longTransactions } from './transactions.ts'
 
 export interface Status {
   readonly version: string | undefined
@@ -13,6 +15,10 @@ export interface Status {
   readonly consumers: readonly ConsumerInfo[]
   /** Events that wait for a retry, by queue; undefined where the role may not read them (pgq_admin may). */
   readonly retries: readonly RetryState[] | undefined
+  /** What queues and consumers have done so far, and the size of the event tables. */
+  readonly activity: Activity
+  /** Transactions that are open for long, in any database of the cluster: they hold up rotation, or VACUUM. */
+  readonly transactions: readonly LongTransaction[]
   /** What is wrong, or may be, and what to do; empty when all is well. */
   readonly findings: readonly Finding[]
 }
@@ -29,16 +35,20 @@ export async function status(connection: Connectable): Promise<Status> {
   const queues = await queueInfo(db)
   const consumers = await consumerInfo(db)
   const retries = await retryStates(db)
+  const done = await activity(db)
+  const transactions = await longTransactions(db, transactionGrace)
   return {
     version,
     queues,
     consumers,
     retries,
+    activity: done,
+    transactions,
     findings: [
       ...(pending.length > 0
         ? [{ subject: 'bundle', problem: `version ${version}; this is ${newest}`, remedy: 'skytools upgrade' }]
         : []),
-      ...findings({ queues, consumers, retries: retries ?? [] }),
+      ...findings({ queues, consumers, retries: retries ?? [], sizes: done.queues, transactions }),
     ],
   }
 }

@@ -294,7 +294,9 @@ describe.each(databases)('status on $name', ({ open, openEmpty }) => {
       "queue it is paused: it takes no events > skytools queue config 'it is paused' disable_insert=false",
       "queue it is paused: it has no consumer: its events are for nobody > skytools consumer register 'it is paused' <consumer>",
       'queue q: no tick for 2 h: consumers get nothing > run a ticker: skytools ticker',
-      'queue q: its tables should have rotated 22 h ago, and grow > run a ticker (skytools ticker); if one runs, look for old transactions in pg_stat_activity',
+      expect.stringMatching(
+        /^queue q: its tables should have rotated 22 h ago, and grow: \d+ kB > run a ticker: skytools ticker$/,
+      ),
       'consumer c of q: batch 7 is open since 1 h > if its worker has died, start it again: it gets the same batch',
     ])
   })
