@@ -1,11 +1,12 @@
 import { held } from './held.ts'
 import { insert } from './insert.ts'
+import { mover } from './mover.ts'
 import { benchOptions, usage } from './support/options.ts'
 import { type BenchReport, printReport } from './support/report.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held }
+const scenarios: Record<string, Scenario> = { insert, held, mover }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

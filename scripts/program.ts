@@ -6,7 +6,9 @@ import { addConsumer } from './consumer.ts'
 import { addEject } from './eject.ts'
 import { addInstall } from './install.ts'
 import { addMetrics } from './metrics.ts'
+import { addMover } from './mover.ts'
 import { addQueue } from './queue.ts'
+import { addSplitter } from './splitter.ts'
 import { addSql } from './sql.ts'
 import { addStatus } from './status.ts'
 import { addTicker } from './ticker.ts'
@@ -28,6 +30,8 @@ const commands: readonly ((program: Command) => void)[] = [
   addStatus,
   addTop,
   addMetrics,
+  addMover,
+  addSplitter,
 ]
 
 export function buildProgram(): Command {

@@ -25,6 +25,8 @@ const names = {
   PQ040: 'ConnectionError',
   PQ041: 'DependentObjectsError',
   PQ058: 'BatchTakenError',
+  PQ060: 'MoverConfigError',
+  PQ061: 'NoRouteError',
 } as const
 
 export type ErrorCode = keyof typeof names

@@ -16,10 +16,13 @@ export {
   unregisterConsumer,
 } from './consumer/consumer.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
-export { type Connectable, openDb, toDb } from './db/open.ts'
+export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
 export { createMetrics, type Metrics, type MetricsOptions } from './metrics/metrics.ts'
 export { type ServeOptions, serveMetrics } from './metrics/serve.ts'
+export { type MoverConfig, type MoverOptions, moverConfig, parseMoverConfig } from './mover/config.ts'
+export { createMover, type Mover, type MoverListeners, type MoverStats } from './mover/mover.ts'
+export type { Origin } from './mover/route.ts'
 export { insertEvent, insertEvents, type NewEvent } from './queue/events.ts'
 export type { Interval } from './queue/interval.ts'
 export {

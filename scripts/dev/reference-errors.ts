@@ -29,6 +29,8 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ040: 'No connection to the database',
   PQ041: 'Objects of somebody else depend on the bundle',
   PQ058: 'What is too big for one consumer has been opened by it, or reached by another one, so its ticks must stay',
+  PQ060: 'The configuration of a mover or splitter is wrong',
+  PQ061: 'No route fits an event',
 }
 
 export function describeErrors(docs: readonly FunctionDoc[]): string {

@@ -20,15 +20,28 @@ export function toDb(connection: Connectable): Db {
   return pgDb(isPool(connection) ? connection : connection, defaults)
 }
 
+export interface OpenOptions {
+  /** Connections at one time. */
+  readonly max?: number
+  /** Seconds after which a connection that is not used is closed. */
+  readonly idleSeconds?: number
+}
+
 /** A pool on a server; for 'pglite:<folder>' a PGlite kept there; without a URL an empty PGlite in memory. */
-export async function openDb(url: string | undefined): Promise<Db> {
+export async function openDb(url: string | undefined, options: OpenOptions = {}): Promise<Db> {
   if (url === undefined || url.startsWith('pglite:')) {
     const pglite = await PGlite.create(url?.slice('pglite:'.length) || 'memory://')
     return pgliteDb(pglite as unknown as Pglite, () => pglite.close())
   }
   // 'postgres://' alone leaves everything to the PG* variables.
   const where = url === 'postgres://' ? {} : { connectionString: url }
-  const pool = new pg.Pool({ ...where, application_name: 'skytools' })
+  const { max, idleSeconds } = options
+  const pool = new pg.Pool({
+    ...where,
+    application_name: 'skytools',
+    ...(max !== undefined && { max }),
+    ...(idleSeconds !== undefined && { idleTimeoutMillis: idleSeconds * 1000 }),
+  })
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on('error', (error) => process.emitWarning(error))
   try {
