@@ -470,16 +470,17 @@ language sql stable as $$
 $$;
 
 -- pgq._make_queue_code(i_queue) -> void
--- Write the functions of one queue: event_<id>_insert(), which inserts an event, and event_<id>_slot(), which tells the
--- current table's number.
+-- Write the functions of one queue: event_<id>_insert() inserts an event, event_<id>_insert_many() as many as its arrays
+-- hold; event_<id>_slot() tells the current table's number; event_<id>_admit(count) does too, after the checks that so many
+-- more events ask for: bulk writers call it, then insert into that table themselves.
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
 language plpgsql as $make$
 declare
-    v_arguments text := 'bigint, timestamptz, integer, integer, text, text, text, text, text, text';
     v_note text := format('skytools: generated for queue %L from pgq.queue; regenerate: select pgq.refresh_code()', i_queue.queue_name);
+    v_table text := pgq._event_table(i_queue.queue_id, i_queue.queue_cur_table);
     v_checks text := '';
-    v_name text;
+    v_function record;
 begin
     if i_queue.queue_disable_insert then
         v_checks := v_checks || format($part$
@@ -492,21 +493,26 @@ begin
     if i_queue.queue_per_tx_limit is not null then
         -- A transaction-local setting counts: a rolled back savepoint takes it back, the end of the transaction clears it.
         v_checks := v_checks || format($part$
-    if i_ev_owner is null then
-        if coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::integer >= %2$s then
-            raise exception 'Queue %% allows max %% events from one TX', quote_literal(%3$L), %2$s
-                using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
-        end if;
-        perform set_config('pgq.events_in_tx_%1$s',
-            (coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::integer + 1)::text, true);
-    end if;$part$, i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
+    v_count := coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::bigint + i_count;
+    if v_count > %2$s then
+        raise exception 'Queue %% allows max %% events from one TX', quote_literal(%3$L), %2$s
+            using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
+    end if;
+    perform set_config('pgq.events_in_tx_%1$s', v_count::text, true);$part$,
+            i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
     end if;
 
-    execute format($function$
-create or replace function pgq.event_%1$s_insert(
-    i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text,
-    i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)
-returns bigint language plpgsql as %2$L$function$, i_queue.queue_id, format($body$
+    for v_function in
+        select * from (values
+            ('slot()', 'integer language sql', format('select %s', i_queue.queue_cur_table)),
+            ('admit(i_count bigint)',
+             case when v_checks = '' then 'integer language sql' else 'integer language plpgsql' end,
+             case when v_checks = '' then format('select %s', i_queue.queue_cur_table)
+                  else format(e'\ndeclare\n    v_count bigint;\nbegin%s\n    return %s;\nend ', v_checks, i_queue.queue_cur_table) end),
+            ('insert(i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text, '
+             'i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)',
+             'bigint language plpgsql',
+             format($body$
 declare
     v_ev_id bigint := nextval('pgq.event_%1$s_id_seq');
 begin%2$s
@@ -514,68 +520,125 @@ begin%2$s
     values (coalesce(i_ev_id, v_ev_id), coalesce(i_ev_time, now()), i_ev_owner, i_ev_retry, i_ev_type, i_ev_data,
             i_ev_extra1, i_ev_extra2, i_ev_extra3, i_ev_extra4);
     return coalesce(i_ev_id, v_ev_id);
-end $body$, i_queue.queue_id, v_checks, pgq._event_table(i_queue.queue_id, i_queue.queue_cur_table)));
-    execute format('create or replace function pgq.event_%s_slot() returns integer language sql as %L',
-                   i_queue.queue_id, format('select %s', i_queue.queue_cur_table));
-
-    foreach v_name in array array[format('pgq.event_%s_insert(%s)', i_queue.queue_id, v_arguments),
-                                  format('pgq.event_%s_slot()', i_queue.queue_id)] loop
-        execute format('revoke all on function %s from public', v_name);
-        execute format('comment on function %s is %L', v_name, v_note);
+end $body$, i_queue.queue_id,
+                case when v_checks <> '' then format($part$
+    -- Events that come back for a retry are let in whatever the limit.
+    perform pgq.event_%s_admit(case when i_ev_owner is null then 1 else 0 end);$part$, i_queue.queue_id) else '' end, v_table)),
+            -- The ids: all from o_first to o_last, or, where others drew some of those, the list o_ids.
+            ('insert_many(i_types text[], i_datas text[], i_extra1 text[], i_extra2 text[], i_extra3 text[], i_extra4 text[], '
+             'out o_first bigint, out o_last bigint, out o_ids bigint[])',
+             'record language plpgsql',
+             format($body$
+declare
+    v_time timestamptz := now();
+    v_txid bigint := txid_current();
+begin
+    perform pgq.event_%1$s_admit(cardinality(i_types));
+    if cardinality(i_types) = 0 then
+        o_first := 1;
+        o_last := 0;
+        return;
+    end if;
+    o_first := coalesce(pg_sequence_last_value('pgq.event_%1$s_id_seq'), 0) + 1;
+    -- In the select list unnest gives row by row what it would store first in FROM. Ids are drawn by the column's default.
+    if coalesce(i_extra1, i_extra2, i_extra3, i_extra4) is null then
+        insert into %2$s (ev_time, ev_txid, ev_type, ev_data) select v_time, v_txid, unnest(i_types), unnest(i_datas);
+    else
+        insert into %2$s (ev_time, ev_txid, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+        select v_time, v_txid, unnest(i_types), unnest(i_datas), unnest(i_extra1), unnest(i_extra2), unnest(i_extra3), unnest(i_extra4);
+    end if;
+    o_last := currval('pgq.event_%1$s_id_seq');
+    if o_last - o_first + 1 <> cardinality(i_types) then
+        o_ids := array(select e.ev_id from pgq.event_%1$s e
+                        where e.ev_txid = v_txid and e.ev_id between o_first and o_last order by e.ev_id);
+    end if;
+end $body$, i_queue.queue_id, v_table))
+        ) as f (signature, result, body)
+    loop
+        execute format('create or replace function pgq.event_%s_%s returns %s as %L',
+                       i_queue.queue_id, v_function.signature, v_function.result, v_function.body);
+    end loop;
+    for v_function in select * from pgq._queue_functions(i_queue.queue_id) f loop
+        execute format('revoke all on function %s from public', v_function.f);
+        execute format('comment on function %s is %L', v_function.f, v_note);
     end loop;
 end $make$;
 
--- pgq._name_tree(i_names, i_ids, i_arguments, i_low, i_high) -> text
--- PL/pgSQL that finds a queue by name, by binary search, and calls its insert function.
+-- pgq._queue_functions(i_queue_id) -> setof regprocedure
+-- The functions that were generated for a queue.
+-- runs as    caller
+create or replace function pgq._queue_functions(i_queue_id integer) returns setof regprocedure
+language sql stable as $$
+    select p.oid::pg_catalog.regprocedure from pg_catalog.pg_proc p
+     where p.pronamespace = 'pgq'::pg_catalog.regnamespace
+       and p.proname = any (array[pg_catalog.format('event_%s_slot', i_queue_id), pg_catalog.format('event_%s_admit', i_queue_id),
+                                  pg_catalog.format('event_%s_insert', i_queue_id), pg_catalog.format('event_%s_insert_many', i_queue_id)])
+$$;
+
+-- pgq._name_tree(i_names, i_ids, i_variable, i_call, i_low, i_high) -> text
+-- PL/pgSQL that finds a queue by name, by binary search, and makes a call for it.
 -- i_names    queue names in the order of collation "C"
 -- i_ids      their ids
--- i_arguments what to call the insert function with
+-- i_variable what holds the name
+-- i_call     statements, in which %s stands for the queue's id
 -- runs as    caller
-create or replace function pgq._name_tree(i_names text[], i_ids integer[], i_arguments text, i_low integer, i_high integer)
+create or replace function pgq._name_tree(
+    i_names text[], i_ids integer[], i_variable text, i_call text, i_low integer, i_high integer)
 returns text
 language plpgsql immutable as $$
 declare
     v_middle integer := (i_low + i_high + 1) / 2;
 begin
     if i_low = i_high then
-        return format(e'if queue_name = %L then return pgq.event_%s_insert(%s); end if;\n',
-                      i_names[i_low], i_ids[i_low], i_arguments);
+        return format(e'if %s = %L then %s end if;\n', i_variable, i_names[i_low], format(i_call, i_ids[i_low]));
     end if;
-    return format(e'if queue_name < %L collate "C" then\n%selse\n%send if;\n', i_names[v_middle],
-                  pgq._name_tree(i_names, i_ids, i_arguments, i_low, v_middle - 1),
-                  pgq._name_tree(i_names, i_ids, i_arguments, v_middle, i_high));
+    return format(e'if %s < %L collate "C" then\n%selse\n%send if;\n', i_variable, i_names[v_middle],
+                  pgq._name_tree(i_names, i_ids, i_variable, i_call, i_low, v_middle - 1),
+                  pgq._name_tree(i_names, i_ids, i_variable, i_call, v_middle, i_high));
 end $$;
 
 -- pgq._make_insert_event() -> void
--- Write pgq.insert_event() for the queues that there are now.
+-- Write pgq.insert_event() and pgq.insert_events() for the queues that there are now.
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_insert_event() returns void
 language plpgsql as $make$
 declare
     v_names text[];
     v_ids integer[];
-    v_parameters text := 'queue_name text, ev_type text, ev_data text';
     v_arguments text := 'null, null, null, null, ev_type, ev_data, ';
-    v_extra boolean;
+    v_function record;
 begin
     select array_agg(q.queue_name order by q.queue_name collate "C"),
            array_agg(q.queue_id order by q.queue_name collate "C")
       into v_names, v_ids from pgq.queue q;
-    foreach v_extra in array array[false, true] loop
-        if v_extra then
-            v_parameters := v_parameters || ', ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text';
-        end if;
+    for v_function in
+        select * from (values
+            ('insert_event(queue_name text, ev_type text, ev_data text)', 'bigint', '', e'begin\n', '', 'queue_name',
+             'return pgq.event_%s_insert(' || v_arguments || 'null, null, null, null);'),
+            ('insert_event(queue_name text, ev_type text, ev_data text, ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text)',
+             'bigint', '', e'begin\n', '', 'queue_name',
+             'return pgq.event_%s_insert(' || v_arguments || 'ev_extra1, ev_extra2, ev_extra3, ev_extra4);'),
+            -- The ids are gathered in memory before they are returned: work_mem of the usual 4 MB would hold some 80,000.
+            ('insert_events(queue text, types text[], datas text[], extra1 text[] default null, extra2 text[] default null, '
+             'extra3 text[] default null, extra4 text[] default null)', 'setof bigint', $$set work_mem = '64MB'$$,
+             e'declare\n    v_first bigint;\n    v_last bigint;\n    v_ids bigint[];\nbegin\n'
+             '    perform pgq._check_arrays(queue, types, datas, extra1, extra2, extra3, extra4);\n',
+             e'    if v_ids is not null then\n        return query select unnest(v_ids);\n        return;\n'
+             '    elsif v_first is not null then\n        return query select generate_series(v_first, v_last);\n        return;\n    end if;\n',
+             'queue', 'select * into v_first, v_last, v_ids from pgq.event_%s_insert_many(types, datas, extra1, extra2, extra3, extra4);')
+        ) as f (signature, result, settings, head, tail, variable, call)
+    loop
         execute format($function$
-create or replace function pgq.insert_event(%s)
-returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as %L$function$, v_parameters, format($body$
-begin
-%s    raise exception '%%', coalesce('No such queue: ' || queue_name, 'Queue name must not be NULL')
-        using errcode = case when queue_name is null then 'PQ008' else 'PQ001' end,
+create or replace function pgq.%s returns %s
+language plpgsql security definer set search_path = pg_catalog, pg_temp %s as %L$function$,
+            v_function.signature, v_function.result, v_function.settings, format($body$
+%1$s%2$s%3$s    raise exception '%%', coalesce('No such queue: ' || %4$s, 'Queue name must not be NULL')
+        using errcode = case when %4$s is null then 'PQ008' else 'PQ001' end,
               hint = 'queues there are: select queue_name from pgq.queue';
-end $body$,
-            case when v_names is null then '' else pgq._name_tree(v_names, v_ids,
-                v_arguments || case when v_extra then 'ev_extra1, ev_extra2, ev_extra3, ev_extra4' else 'null, null, null, null' end,
-                1, cardinality(v_names)) end));
+end $body$, v_function.head,
+            case when v_names is null then ''
+                 else pgq._name_tree(v_names, v_ids, v_function.variable, v_function.call, 1, cardinality(v_names)) end,
+            v_function.tail, v_function.variable));
     end loop;
 end $make$;
 
@@ -709,6 +772,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue pgq.queue;
     v_consumers text;
+    v_function regprocedure;
 begin
     perform pgq._lock_queue_set();
     select * into v_queue from pgq.queue q where q.queue_name = x_queue_name for update;
@@ -737,8 +801,9 @@ begin
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
     execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
-    execute format('drop function pgq.event_%s_insert', v_queue.queue_id);
-    execute format('drop function pgq.event_%s_slot', v_queue.queue_id);
+    for v_function in select * from pgq._queue_functions(v_queue.queue_id) loop
+        execute format('drop function %s', v_function);
+    end loop;
     return 1;
 end $$;
 
@@ -888,12 +953,6 @@ end $$;
 -- returns    the event's id
 -- raises     PQ001, PQ006, PQ007, PQ008  as the short form
 -- runs as    owner
-select pgq._make_insert_event();
-comment on function pgq.insert_event(text, text, text) is
-    'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()';
-comment on function pgq.insert_event(text, text, text, text, text, text, text) is
-    'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()';
-
 -- pgq.insert_event_raw(queue_name, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
 -- Put an event with given id, time, owner and retry count into a queue: for replication and for events that come back.
 -- The queue's event sequence advances in any case, so that the ticker takes notice.
@@ -963,39 +1022,31 @@ begin
     return pgq._event_table(v_queue.queue_id, v_slot);
 end $$;
 
--- pgq._insert_many(i_queue_name, i_count, i_columns, i_values) -> text
--- The statement that inserts many events, after the checks that insert_event() makes for each.
--- i_count    how many events
--- i_columns  which of ev_type, ev_data, ev_extra1 .. ev_extra4 are given
--- i_values   select list for them, and FROM if need be, that gives a row an event, in their order
--- returns    an INSERT that returns the ids; they are drawn by the column's default, so in the order of the source
--- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
--- runs as    caller, within a security definer function
-create or replace function pgq._insert_many(i_queue_name text, i_count integer, i_columns text, i_values text)
-returns text
+-- pgq._check_arrays(i_queue, i_types, i_datas, i_extra1, i_extra2, i_extra3, i_extra4) -> void
+-- See that the arrays of pgq.insert_events() fit together.
+-- raises     PQ008  i_types is null, or an array is not as long as i_types or has more than one dimension
+-- runs as    caller
+create or replace function pgq._check_arrays(
+    i_queue text, i_types text[], i_datas text[], i_extra1 text[], i_extra2 text[], i_extra3 text[], i_extra4 text[])
+returns void
 language plpgsql as $$
 declare
-    v_table text := pgq.current_event_table(i_queue_name);
-    v_queue pgq.queue;
-    v_setting text;
-    v_done integer;
+    v_bad text;
 begin
-    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
-    if v_queue.queue_per_tx_limit is not null then
-        v_setting := format('pgq.events_in_tx_%s', v_queue.queue_id);
-        v_done := coalesce(nullif(current_setting(v_setting, true), ''), '0')::integer + i_count;
-        if v_done > v_queue.queue_per_tx_limit then
-            raise exception 'Queue % allows max % events from one TX', quote_literal(i_queue_name), v_queue.queue_per_tx_limit
-                using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
-        end if;
-        perform set_config(v_setting, v_done::text, true);
+    if i_types is null then
+        v_bad := 'types is null';
+    else
+        select string_agg(format('%s has %s elements', a.name, cardinality(a.list)), ', ') into v_bad
+          from (values ('types', i_types), ('datas', i_datas), ('extra1', i_extra1), ('extra2', i_extra2),
+                       ('extra3', i_extra3), ('extra4', i_extra4)) as a (name, list)
+         where cardinality(a.list) <> cardinality(i_types) or array_ndims(a.list) > 1;
     end if;
-    -- One txid, one time for all: a constant costs less than the column's default for each row.
-    return format('insert into %s (ev_time, ev_txid, %s) select now(), %s, %s returning ev_id',
-                  v_table, i_columns, txid_current(), i_values);
+    if v_bad is not null then
+        raise exception 'insert_events into queue %: each array must have one dimension and the length of types (%): %',
+            coalesce(i_queue, 'NULL'), coalesce(cardinality(i_types)::text, 'null'), v_bad
+            using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
+    end if;
 end $$;
-
--- The ids are gathered in memory before they are returned: work_mem of the usual 4 MB would hold some 80,000 of them.
 
 -- pgq.insert_events(queue, types, datas, extra1, extra2, extra3, extra4) -> setof bigint
 -- Put many events into a queue in one call: the n-th event has the n-th element of each array.
@@ -1008,37 +1059,19 @@ end $$;
 -- raises     PQ008  types is null, or an array is not as long as types or has more than one dimension
 -- locks      the queue's current table ROW EXCLUSIVE
 -- runs as    owner
-create or replace function pgq.insert_events(
-    queue text, types text[], datas text[],
-    extra1 text[] default null, extra2 text[] default null, extra3 text[] default null, extra4 text[] default null)
-returns setof bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp set work_mem = '64MB' as $$
+-- see        generated for the queues there are, by pgq._make_insert_event()
+do $$
 declare
-    v_bad text;
-    v_columns text := 'ev_type, ev_data';
-    -- In the select list unnest gives row by row what it would store first in FROM.
-    v_values text := 'unnest($1), unnest($2)';
+    v_function regprocedure;
 begin
-    if types is null then
-        v_bad := 'types is null';
-    else
-        select string_agg(format('%s has %s elements', a.name, cardinality(a.list)), ', ') into v_bad
-          from (values ('types', types), ('datas', datas), ('extra1', extra1), ('extra2', extra2),
-                       ('extra3', extra3), ('extra4', extra4)) as a (name, list)
-         where cardinality(a.list) <> cardinality(types) or array_ndims(a.list) > 1;
-    end if;
-    if v_bad is not null then
-        raise exception 'insert_events into queue %: each array must have one dimension and the length of types (%): %',
-            coalesce(queue, 'NULL'), coalesce(cardinality(types)::text, 'null'), v_bad
-            using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
-    end if;
-    if coalesce(extra1, extra2, extra3, extra4) is not null then
-        v_columns := v_columns || ', ev_extra1, ev_extra2, ev_extra3, ev_extra4';
-        v_values := v_values || ', unnest($3), unnest($4), unnest($5), unnest($6)';
-    end if;
-    return query execute pgq._insert_many(queue, cardinality(types), v_columns, v_values)
-      using types, datas, extra1, extra2, extra3, extra4;
+    perform pgq._make_insert_event();
+    foreach v_function in array array['pgq.insert_event(text, text, text)', 'pgq.insert_event(text, text, text, text, text, text, text)']::regprocedure[] loop
+        execute format('comment on function %s is %L', v_function,
+                       'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()');
+    end loop;
 end $$;
+comment on function pgq.insert_events(text, text[], text[], text[], text[], text[], text[]) is
+    'skytools: generated from pgq.queue; puts many events into a queue in one call and returns their ids; regenerate: select pgq.refresh_code()';
 
 -- pgq.insert_events(queue, events) -> setof bigint
 -- Put many events into a queue in one call, each given as a JSON object.
@@ -1069,10 +1102,13 @@ begin
             coalesce(queue, 'NULL'), v_bad
             using errcode = 'PQ008', hint = 'e.g. array[''{"type": "t", "data": {"a": 1}}''::jsonb]';
     end if;
-    return query execute pgq._insert_many(queue, cardinality(events),
-        'ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4',
-        $values$e->>'type', e->>'data', e->>'extra1', e->>'extra2', e->>'extra3', e->>'extra4' from (select unnest($1) as e) s$values$)
-      using events;
+    return query
+        select i.id
+          from (select array_agg(e.event->>'type' order by e.n) as types, array_agg(e.event->>'data' order by e.n) as datas,
+                       array_agg(e.event->>'extra1' order by e.n) as extra1, array_agg(e.event->>'extra2' order by e.n) as extra2,
+                       array_agg(e.event->>'extra3' order by e.n) as extra3, array_agg(e.event->>'extra4' order by e.n) as extra4
+                  from unnest(events) with ordinality e (event, n)) a
+         cross join lateral pgq.insert_events(queue, coalesce(a.types, '{}'), a.datas, a.extra1, a.extra2, a.extra3, a.extra4) i (id);
 end $$;
 
 -- pgq.insert_json(queue, ev_type, payload, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
@@ -2520,7 +2556,7 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
-                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_slot']) then '{}'
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values
@@ -2814,10 +2850,12 @@ comment on function pgq._event_seq(int4) is
     'The sequence of a queue''s event ids';
 comment on function pgq._make_queue_code(pgq.queue) is
     'Write the functions of one queue';
-comment on function pgq._name_tree(text[], int4[], text, int4, int4) is
-    'PL/pgSQL that finds a queue by name, by binary search, and calls its insert function';
+comment on function pgq._queue_functions(int4) is
+    'The functions that were generated for a queue';
+comment on function pgq._name_tree(text[], int4[], text, text, int4, int4) is
+    'PL/pgSQL that finds a queue by name, by binary search, and makes a call for it';
 comment on function pgq._make_insert_event() is
-    'Write pgq.insert_event() for the queues that there are now';
+    'Write pgq.insert_event() and pgq.insert_events() for the queues that there are now';
 comment on function pgq.refresh_code() is
     'Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand';
 comment on function pgq._lock_queue_set() is
@@ -2841,13 +2879,11 @@ comment on function pgq.tune_storage(text) is
 comment on function pgq.set_queue_config(text, text, text) is
     'Change a setting of a queue';
 comment on function pgq.insert_event_raw(text, int8, timestamptz, int4, int4, text, text, text, text, text, text) is
-    'Put an event with given id, time, owner and retry count into a queue';
+    'Put an event with extra fields into a queue, as part of the caller''s transaction';
 comment on function pgq.current_event_table(text) is
     'The table that takes a queue''s events now, for INSERT and COPY straight into it';
-comment on function pgq._insert_many(text, int4, text, text) is
-    'The statement that inserts many events, after the checks that insert_event() makes for each';
-comment on function pgq.insert_events(text, text[], text[], text[], text[], text[], text[]) is
-    'Put many events into a queue in one call';
+comment on function pgq._check_arrays(text, text[], text[], text[], text[], text[], text[]) is
+    'See that the arrays of pgq.insert_events() fit together';
 comment on function pgq.insert_events(text, jsonb[]) is
     'Put many events into a queue in one call, each given as a JSON object';
 comment on function pgq.insert_json(text, text, jsonb, text, text, text, text) is

@@ -28,10 +28,12 @@ comment on function pgq._event_seq(int4) is
     'The sequence of a queue''s event ids';
 comment on function pgq._make_queue_code(pgq.queue) is
     'Write the functions of one queue';
-comment on function pgq._name_tree(text[], int4[], text, int4, int4) is
-    'PL/pgSQL that finds a queue by name, by binary search, and calls its insert function';
+comment on function pgq._queue_functions(int4) is
+    'The functions that were generated for a queue';
+comment on function pgq._name_tree(text[], int4[], text, text, int4, int4) is
+    'PL/pgSQL that finds a queue by name, by binary search, and makes a call for it';
 comment on function pgq._make_insert_event() is
-    'Write pgq.insert_event() for the queues that there are now';
+    'Write pgq.insert_event() and pgq.insert_events() for the queues that there are now';
 comment on function pgq.refresh_code() is
     'Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand';
 comment on function pgq._lock_queue_set() is
@@ -55,13 +57,11 @@ comment on function pgq.tune_storage(text) is
 comment on function pgq.set_queue_config(text, text, text) is
     'Change a setting of a queue';
 comment on function pgq.insert_event_raw(text, int8, timestamptz, int4, int4, text, text, text, text, text, text) is
-    'Put an event with given id, time, owner and retry count into a queue';
+    'Put an event with extra fields into a queue, as part of the caller''s transaction';
 comment on function pgq.current_event_table(text) is
     'The table that takes a queue''s events now, for INSERT and COPY straight into it';
-comment on function pgq._insert_many(text, int4, text, text) is
-    'The statement that inserts many events, after the checks that insert_event() makes for each';
-comment on function pgq.insert_events(text, text[], text[], text[], text[], text[], text[]) is
-    'Put many events into a queue in one call';
+comment on function pgq._check_arrays(text, text[], text[], text[], text[], text[], text[]) is
+    'See that the arrays of pgq.insert_events() fit together';
 comment on function pgq.insert_events(text, jsonb[]) is
     'Put many events into a queue in one call, each given as a JSON object';
 comment on function pgq.insert_json(text, text, jsonb, text, text, text, text) is

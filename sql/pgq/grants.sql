@@ -22,7 +22,7 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
-                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_slot']) then '{}'
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values

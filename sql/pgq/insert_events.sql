@@ -1,36 +1,28 @@
--- pgq._insert_many(i_queue_name, i_count, i_columns, i_values) -> text
--- The statement that inserts many events, after the checks that insert_event() makes for each.
--- i_count    how many events
--- i_columns  which of ev_type, ev_data, ev_extra1 .. ev_extra4 are given
--- i_values   select list for them, and FROM if need be, that gives a row an event, in their order
--- returns    an INSERT that returns the ids; they are drawn by the column's default, so in the order of the source
--- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
--- runs as    caller, within a security definer function
-create or replace function pgq._insert_many(i_queue_name text, i_count integer, i_columns text, i_values text)
-returns text
+-- pgq._check_arrays(i_queue, i_types, i_datas, i_extra1, i_extra2, i_extra3, i_extra4) -> void
+-- See that the arrays of pgq.insert_events() fit together.
+-- raises     PQ008  i_types is null, or an array is not as long as i_types or has more than one dimension
+-- runs as    caller
+create or replace function pgq._check_arrays(
+    i_queue text, i_types text[], i_datas text[], i_extra1 text[], i_extra2 text[], i_extra3 text[], i_extra4 text[])
+returns void
 language plpgsql as $$
 declare
-    v_table text := pgq.current_event_table(i_queue_name);
-    v_queue pgq.queue;
-    v_setting text;
-    v_done integer;
+    v_bad text;
 begin
-    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
-    if v_queue.queue_per_tx_limit is not null then
-        v_setting := format('pgq.events_in_tx_%s', v_queue.queue_id);
-        v_done := coalesce(nullif(current_setting(v_setting, true), ''), '0')::integer + i_count;
-        if v_done > v_queue.queue_per_tx_limit then
-            raise exception 'Queue % allows max % events from one TX', quote_literal(i_queue_name), v_queue.queue_per_tx_limit
-                using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
-        end if;
-        perform set_config(v_setting, v_done::text, true);
+    if i_types is null then
+        v_bad := 'types is null';
+    else
+        select string_agg(format('%s has %s elements', a.name, cardinality(a.list)), ', ') into v_bad
+          from (values ('types', i_types), ('datas', i_datas), ('extra1', i_extra1), ('extra2', i_extra2),
+                       ('extra3', i_extra3), ('extra4', i_extra4)) as a (name, list)
+         where cardinality(a.list) <> cardinality(i_types) or array_ndims(a.list) > 1;
     end if;
-    -- One txid, one time for all: a constant costs less than the column's default for each row.
-    return format('insert into %s (ev_time, ev_txid, %s) select now(), %s, %s returning ev_id',
-                  v_table, i_columns, txid_current(), i_values);
+    if v_bad is not null then
+        raise exception 'insert_events into queue %: each array must have one dimension and the length of types (%): %',
+            coalesce(i_queue, 'NULL'), coalesce(cardinality(i_types)::text, 'null'), v_bad
+            using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
+    end if;
 end $$;
-
--- The ids are gathered in memory before they are returned: work_mem of the usual 4 MB would hold some 80,000 of them.
 
 -- pgq.insert_events(queue, types, datas, extra1, extra2, extra3, extra4) -> setof bigint
 -- Put many events into a queue in one call: the n-th event has the n-th element of each array.
@@ -43,37 +35,19 @@ end $$;
 -- raises     PQ008  types is null, or an array is not as long as types or has more than one dimension
 -- locks      the queue's current table ROW EXCLUSIVE
 -- runs as    owner
-create or replace function pgq.insert_events(
-    queue text, types text[], datas text[],
-    extra1 text[] default null, extra2 text[] default null, extra3 text[] default null, extra4 text[] default null)
-returns setof bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp set work_mem = '64MB' as $$
+-- see        generated for the queues there are, by pgq._make_insert_event()
+do $$
 declare
-    v_bad text;
-    v_columns text := 'ev_type, ev_data';
-    -- In the select list unnest gives row by row what it would store first in FROM.
-    v_values text := 'unnest($1), unnest($2)';
+    v_function regprocedure;
 begin
-    if types is null then
-        v_bad := 'types is null';
-    else
-        select string_agg(format('%s has %s elements', a.name, cardinality(a.list)), ', ') into v_bad
-          from (values ('types', types), ('datas', datas), ('extra1', extra1), ('extra2', extra2),
-                       ('extra3', extra3), ('extra4', extra4)) as a (name, list)
-         where cardinality(a.list) <> cardinality(types) or array_ndims(a.list) > 1;
-    end if;
-    if v_bad is not null then
-        raise exception 'insert_events into queue %: each array must have one dimension and the length of types (%): %',
-            coalesce(queue, 'NULL'), coalesce(cardinality(types)::text, 'null'), v_bad
-            using errcode = 'PQ008', hint = 'an array for a field that no event has may be null';
-    end if;
-    if coalesce(extra1, extra2, extra3, extra4) is not null then
-        v_columns := v_columns || ', ev_extra1, ev_extra2, ev_extra3, ev_extra4';
-        v_values := v_values || ', unnest($3), unnest($4), unnest($5), unnest($6)';
-    end if;
-    return query execute pgq._insert_many(queue, cardinality(types), v_columns, v_values)
-      using types, datas, extra1, extra2, extra3, extra4;
+    perform pgq._make_insert_event();
+    foreach v_function in array array['pgq.insert_event(text, text, text)', 'pgq.insert_event(text, text, text, text, text, text, text)']::regprocedure[] loop
+        execute format('comment on function %s is %L', v_function,
+                       'skytools: generated from pgq.queue; puts an event into a queue and returns its id; regenerate: select pgq.refresh_code()');
+    end loop;
 end $$;
+comment on function pgq.insert_events(text, text[], text[], text[], text[], text[], text[]) is
+    'skytools: generated from pgq.queue; puts many events into a queue in one call and returns their ids; regenerate: select pgq.refresh_code()';
 
 -- pgq.insert_events(queue, events) -> setof bigint
 -- Put many events into a queue in one call, each given as a JSON object.
@@ -104,8 +78,11 @@ begin
             coalesce(queue, 'NULL'), v_bad
             using errcode = 'PQ008', hint = 'e.g. array[''{"type": "t", "data": {"a": 1}}''::jsonb]';
     end if;
-    return query execute pgq._insert_many(queue, cardinality(events),
-        'ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4',
-        $values$e->>'type', e->>'data', e->>'extra1', e->>'extra2', e->>'extra3', e->>'extra4' from (select unnest($1) as e) s$values$)
-      using events;
+    return query
+        select i.id
+          from (select array_agg(e.event->>'type' order by e.n) as types, array_agg(e.event->>'data' order by e.n) as datas,
+                       array_agg(e.event->>'extra1' order by e.n) as extra1, array_agg(e.event->>'extra2' order by e.n) as extra2,
+                       array_agg(e.event->>'extra3' order by e.n) as extra3, array_agg(e.event->>'extra4' order by e.n) as extra4
+                  from unnest(events) with ordinality e (event, n)) a
+         cross join lateral pgq.insert_events(queue, coalesce(a.types, '{}'), a.datas, a.extra1, a.extra2, a.extra3, a.extra4) i (id);
 end $$;

@@ -57,6 +57,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue pgq.queue;
     v_consumers text;
+    v_function regprocedure;
 begin
     perform pgq._lock_queue_set();
     select * into v_queue from pgq.queue q where q.queue_name = x_queue_name for update;
@@ -85,8 +86,9 @@ begin
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
     execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
-    execute format('drop function pgq.event_%s_insert', v_queue.queue_id);
-    execute format('drop function pgq.event_%s_slot', v_queue.queue_id);
+    for v_function in select * from pgq._queue_functions(v_queue.queue_id) loop
+        execute format('drop function %s', v_function);
+    end loop;
     return 1;
 end $$;
 
