@@ -23,6 +23,26 @@ describe.each(servers)('sessions beside each other on $name', ({ open }) => {
     expect(await consume(db, 'q', 'c')).toEqual(['1', '2', '3'])
   })
 
+  it('insert_events returns the ids of its own events while others insert too', async () => {
+    await using db = await open()
+    await using first = await db.connect()
+    await using second = await db.connect()
+    await busyQueue(db, 'q')
+    const call = (session: Db, name: string) =>
+      session.query<{ id: bigint }>(
+        `select id from pgq.insert_events('q', array_fill($1::text, array[3000]), null) as id`,
+        [name],
+      )
+    const calls = Array.from({ length: 10 }, (_, n) => [`first ${n}`, `second ${n}`] as const)
+    for (const [one, two] of calls) {
+      const [ids, others] = await Promise.all([call(first, one), call(second, two)])
+      const stored = (name: string) =>
+        db.query<{ id: bigint }>('select ev_id as id from pgq.event_1 where ev_type = $1 order by ev_id', [name])
+      expect(ids).toEqual(await stored(one))
+      expect(others).toEqual(await stored(two))
+    }
+  })
+
   it('ticker() leaves a queue to the ticker that has it, and ticks the others', async () => {
     await using db = await open()
     await using first = await db.connect()
