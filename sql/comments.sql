@@ -68,6 +68,32 @@ comment on function pgq.insert_json(text, text, jsonb, text, text, text, text) i
     'Put an event with a JSON payload into a queue; pgq.get_batch_json() reads it back as jsonb';
 comment on function pgq.get_batch_json(int8) is
     'The events of an open batch, with ev_data as jsonb';
+comment on function pgq._base_type(oid) is
+    'What a domain is made of in the end; other types as they are';
+comment on function pgq._table_columns(regclass) is
+    'The columns of a table that an event can hold, in the table''s order; virtual generated ones have no value in a trigger';
+comment on function pgq._key_columns(regclass) is
+    'The columns of the primary key, in the order of its index';
+comment on function pgq._shape(regclass) is
+    'A hash of what generated code supposes about a table';
+comment on function pgq._text_of(text, oid) is
+    'SQL for a value''s text as the type''s output function writes it; null for null';
+comment on function pgq._encode_value(text, oid, text) is
+    'SQL for a value in one of the formats; null for null';
+comment on function pgq._urlencode(text) is
+    'Text as in the query of a URL';
+comment on function pgq._encode_row(regclass, text, name[], text) is
+    'SQL for the event data of a row, never null';
+comment on function pgq._encode_sql_key(regclass, name[], text) is
+    'SQL for a condition that finds a row by its key';
+comment on function pgq._null_key(text, text) is
+    'Refuses a null where a row is looked for by its key';
+comment on function pgq._differs(oid, text, text) is
+    'SQL that tells whether two values differ';
+comment on function pgq._encode_changed(regclass, name[], text, text) is
+    'SQL that tells whether any of the columns differs between two rows; false where there are none';
+comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
+    'SQL for what an UPDATE changed';
 comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is
