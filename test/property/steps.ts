@@ -97,14 +97,22 @@ export const bodies: Partial<Record<StepKind, Body>> = {
   },
 
   async direct(context) {
-    const { query, tx, token, features } = context
+    const { query, tx, token, features, parent } = context
     if (tx.table === undefined || !features.concurrent) await bodies.table?.(context)
     const data = token()
     const [row] = await query<{ id: bigint; txid: bigint }>(
       `insert into ${tx.table} (ev_time, ev_type, ev_data) values (now(), 'direct', $1) returning ev_id as id, ev_txid as txid`,
       [data],
     )
-    if (row) record(tx, { ...row, type: 'direct', data, extra: null })
+    // After this very transaction has rotated the queue the event is diverted: INSERT says 0 rows, and it is in the current table.
+    const [stored] = row
+      ? [row]
+      : await query<{ id: bigint; txid: bigint }>(
+          `select ev_id as id, ev_txid as txid from ${parent} where ev_data = $1`,
+          [data],
+        )
+    if (!stored) throw new Error(`${data} went into ${tx.table} and is nowhere`)
+    record(tx, { ...stored, type: 'direct', data, extra: null })
   },
 
   async tick(context) {
