@@ -15,6 +15,16 @@ export {
   registerConsumer,
   unregisterConsumer,
 } from './consumer/consumer.ts'
+export {
+  type CoopOptions,
+  coopBatchEvents,
+  finishCoopBatch,
+  nextCoopBatch,
+  nextPartition,
+  registerPartitions,
+  touchBatch,
+  unregisterWorker,
+} from './consumer/coop.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'

@@ -90,6 +90,7 @@ declare
     v_sub pgq.subscriber;
     v_pos record;
     v_members integer;
+    v_names integer[];
     v_count integer;
 begin
     select s.* into v_sub
@@ -113,8 +114,11 @@ begin
     delete from pgq.retry_queue r where r.ev_owner = v_sub.sub_id;
     delete from pgq.subscriber s where s.sub_id = v_sub.sub_id;
     get diagnostics v_count = row_count;
+    -- Names that nobody uses any more: its own, and those of subconsumers that it had. Who is just registering one holds its row.
+    v_names := array(select c.co_id from pgq.consumer c
+                      where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')
+                        for update skip locked);
     delete from pgq.consumer c
-     where c.co_id = v_sub.sub_consumer
-       and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+     where c.co_id = any (v_names) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
     return v_count;
 end $$;

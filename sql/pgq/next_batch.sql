@@ -36,6 +36,33 @@ begin
     next_tick_seq := v_tick.tick_event_seq;
 end $$;
 
+-- pgq._batch_end(i_queue_id, i_prev_tick_id, i_prev_tick_time, i_prev_tick_seq, i_min_lag, i_min_count, i_min_interval) -> record
+-- The tick that ends the next batch.
+-- i_prev_tick_id the tick where it begins, with its time and event sequence; the others as in pgq.next_batch_custom()
+-- returns    all null when there is nothing to do yet
+-- runs as    caller
+create or replace function pgq._batch_end(
+    i_queue_id integer, i_prev_tick_id bigint, i_prev_tick_time timestamptz, i_prev_tick_seq bigint,
+    i_min_lag interval, i_min_count integer, i_min_interval interval,
+    out tick_id bigint, out tick_time timestamptz, out tick_event_seq bigint)
+returns record
+language plpgsql stable as $$
+begin
+    if i_min_count is null and i_min_interval is null then
+        select t.tick_id, t.tick_time, t.tick_event_seq into tick_id, tick_time, tick_event_seq
+          from pgq.tick t where t.tick_queue = i_queue_id and t.tick_id > i_prev_tick_id
+         order by t.tick_queue, t.tick_id limit 1;
+    else
+        select h.next_tick_id, h.next_tick_time, h.next_tick_seq into tick_id, tick_time, tick_event_seq
+          from pgq.find_tick_helper(i_queue_id, i_prev_tick_id, i_prev_tick_time, i_prev_tick_seq, i_min_count, i_min_interval) h;
+    end if;
+    if now() - tick_time < i_min_lag then
+        tick_id := null;
+        tick_time := null;
+        tick_event_seq := null;
+    end if;
+end $$;
+
 -- pgq.next_batch_custom(i_queue_name, i_consumer_name, i_min_lag, i_min_count, i_min_interval) -> record
 -- Open the consumer's next batch, or give the one that it has open.
 -- i_min_lag      only events that are at least this old; null: any
@@ -86,19 +113,9 @@ begin
             return;
         end if;
 
-        if i_min_count is null and i_min_interval is null then
-            select t.tick_id, t.tick_time, t.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
-              from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id > v_pos.last_tick
-             order by t.tick_queue, t.tick_id limit 1;
-        else
-            select h.next_tick_id, h.next_tick_time, h.next_tick_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
-              from pgq.find_tick_helper(v_queue_id, prev_tick_id, prev_tick_time, prev_tick_event_seq,
-                                        i_min_count, i_min_interval) h;
-        end if;
-        if cur_tick_id is null or now() - cur_tick_time < i_min_lag then
-            cur_tick_id := null;
-            cur_tick_time := null;
-            cur_tick_event_seq := null;
+        select n.tick_id, n.tick_time, n.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
+          from pgq._batch_end(v_queue_id, prev_tick_id, prev_tick_time, prev_tick_event_seq, i_min_lag, i_min_count, i_min_interval) n;
+        if cur_tick_id is null then
             prev_tick_id := null;
             prev_tick_time := null;
             prev_tick_event_seq := null;

@@ -22,6 +22,7 @@ create table pgq.position_0 (
     pos_active     timestamptz,
     pos_batch      bigint,
     pos_next_tick  bigint,
+    pos_holder     text default pg_backend_pid(),
     constraint position_0_pkey primary key (pos_sub, pos_seq)
 );
 create index position_0_batch_idx on pgq.position_0 (pos_batch) where pos_batch is not null;
@@ -29,6 +30,9 @@ create table pgq.position_1 (like pgq.position_0 including defaults, constraint 
 create index position_1_batch_idx on pgq.position_1 (pos_batch) where pos_batch is not null;
 create table pgq.position_2 (like pgq.position_0 including defaults, constraint position_2_pkey primary key (pos_sub, pos_seq));
 create index position_2_batch_idx on pgq.position_2 (pos_batch) where pos_batch is not null;
+comment on column pgq.position_0.pos_holder is 'Who moved there: the worker that was named, or the backend';
+comment on column pgq.position_1.pos_holder is 'Who moved there: the worker that was named, or the backend';
+comment on column pgq.position_2.pos_holder is 'Who moved there: the worker that was named, or the backend';
 comment on table pgq.position_0 is 'Position log, slot 0';
 comment on table pgq.position_1 is 'Position log, slot 1';
 comment on table pgq.position_2 is 'Position log, slot 2';
@@ -41,7 +45,7 @@ comment on table pgq.position_2 is 'Position log, slot 2';
 -- runs as    owner: pgq.subscription calls it for whoever reads the view
 create or replace function pgq._position(
     i_sub integer, out slot integer, out seq bigint,
-    out last_tick bigint, out active timestamptz, out batch bigint, out next_tick bigint)
+    out last_tick bigint, out active timestamptz, out batch bigint, out next_tick bigint, out holder text)
 returns record
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -67,6 +71,7 @@ begin
             active := v_pos.pos_active;
             batch := v_pos.pos_batch;
             next_tick := v_pos.pos_next_tick;
+            holder := v_pos.pos_holder;
             return;
         end if;
     end loop;
@@ -77,21 +82,23 @@ begin
     slot := null;
 end $$;
 
--- pgq._move(i_sub, i_slot, i_seq, i_last_tick, i_batch, i_next_tick, i_active) -> boolean
+-- pgq._move(i_sub, i_slot, i_seq, i_last_tick, i_batch, i_next_tick, i_active, i_holder) -> boolean
 -- Move a subscription on from the position that pgq._position() gave as slot and seq.
 -- i_seq      0 for the first position of a new subscription (i_slot is then ignored)
+-- i_holder   the worker that has the batch; null: this backend
 -- returns    false when another transaction moved it first: look again
 -- raises     40001  the same, under REPEATABLE READ and SERIALIZABLE
 -- locks      waits for a transaction that has made the same move and is still open
 -- runs as    caller, within a security definer function
 create or replace function pgq._move(
     i_sub integer, i_slot integer, i_seq bigint,
-    i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz)
+    i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz, i_holder text default null)
 returns boolean
 language plpgsql as $$
 declare
     v_slot integer;
     v_seq bigint := i_seq + 1;
+    v_holder text := coalesce(i_holder, pg_backend_pid()::text);
 begin
     select e.epoch % 3 into v_slot from pgq.position_epoch e;
     if i_seq > 0 and v_slot <> i_slot then
@@ -108,13 +115,13 @@ begin
         v_seq := v_seq + 1;
     end if;
     if v_slot = 0 then
-        insert into pgq.position_0 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_0 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     elsif v_slot = 1 then
-        insert into pgq.position_1 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_1 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     else
-        insert into pgq.position_2 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_2 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     end if;
     return found;
@@ -133,18 +140,39 @@ declare
 begin
     loop
         v_pos := pgq._position(i_sub);
-        exit when pgq._move(i_sub, v_pos.slot, v_pos.seq, i_last_tick, i_batch, i_next_tick, i_active);
+        exit when pgq._move(i_sub, v_pos.slot, v_pos.seq, i_last_tick, i_batch, i_next_tick, i_active,
+                            case when v_pos.batch = i_batch then v_pos.holder end);
     end loop;
+end $$;
+
+-- pgq._hold_position(i_sub) -> record
+-- Keep a subscription where it is until the transaction ends.
+-- returns    its ticks
+-- locks      waits for a transaction that moves the subscription
+-- runs as    caller, within a security definer function
+create or replace function pgq._hold_position(i_sub integer, out last_tick bigint, out next_tick bigint) returns record
+language plpgsql as $$
+declare
+    v_pos record;
+begin
+    loop
+        v_pos := pgq._position(i_sub);
+        exit when v_pos.seq is null
+               or pgq._move(i_sub, v_pos.slot, v_pos.seq, v_pos.last_tick, v_pos.batch, v_pos.next_tick, v_pos.active, v_pos.holder);
+    end loop;
+    last_tick := v_pos.last_tick;
+    next_tick := v_pos.next_tick;
 end $$;
 
 -- pgq._find_batch(i_batch_id) -> record
 -- The subscription that has this batch open.
--- returns    its keys, its position (slot, seq) and the batch's ticks; sub_key is null when no subscription has it open
+-- returns    its keys, its position (slot, seq), who holds the batch and its ticks, and for a subconsumer the sub_key of its
+--            main consumer; sub_key is null when no subscription has it open
 -- raises     40001  see pgq._position()
 -- runs as    owner: batch functions that run as their caller need it
 create or replace function pgq._find_batch(
     i_batch_id bigint, out sub_key integer, out sub_id integer, out queue_id integer, out consumer_id integer,
-    out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint)
+    out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint, out holder text, out main_key integer)
 returns record
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -176,6 +204,9 @@ begin
                 seq := v_pos.seq;
                 last_tick := v_pos.last_tick;
                 next_tick := v_pos.next_tick;
+                holder := v_pos.holder;
+                -- The main consumer is there before its subconsumers, which share its sub_id.
+                select min(s.sub_key) into main_key from pgq.subscriber s where s.sub_id = _find_batch.sub_id and s.sub_key < v_sub;
                 return;
             end if;
         end if;
@@ -224,7 +255,7 @@ begin
             select pos_sub, pos_seq + 1, true from stayed
         )
         insert into %2$s
-        select pos_sub, pos_seq + 2, false, pos_last_tick, pos_active, pos_batch, pos_next_tick from stayed
+        select pos_sub, pos_seq + 2, false, pos_last_tick, pos_active, pos_batch, pos_next_tick, pos_holder from stayed
         $sql$, v_oldest, v_current);
     update pgq.position_epoch set epoch = epoch + 1;
     return 0;

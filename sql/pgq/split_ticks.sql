@@ -105,25 +105,6 @@ begin
     return v_count;
 end $$;
 
--- pgq._hold_position(i_sub) -> record
--- Keep a subscription where it is until the transaction ends.
--- returns    its ticks
--- locks      waits for a transaction that moves the subscription
--- runs as    caller, within a security definer function
-create or replace function pgq._hold_position(i_sub integer, out last_tick bigint, out next_tick bigint) returns record
-language plpgsql as $$
-declare
-    v_pos record;
-begin
-    loop
-        v_pos := pgq._position(i_sub);
-        exit when v_pos.seq is null
-               or pgq._move(i_sub, v_pos.slot, v_pos.seq, v_pos.last_tick, v_pos.batch, v_pos.next_tick, v_pos.active);
-    end loop;
-    last_tick := v_pos.last_tick;
-    next_tick := v_pos.next_tick;
-end $$;
-
 -- pgq._cut_batch(i_from, i_to, i_max_events) -> pgq.tick[]
 -- Ticks to put between two, so that no batch has more than so many events, as far as its transactions allow.
 -- returns    their times, snapshots and event sequences, in order; tick_id is null. Empty when there is nothing to cut
