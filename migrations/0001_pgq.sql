@@ -193,6 +193,7 @@ create table pgq.position_0 (
     pos_active     timestamptz,
     pos_batch      bigint,
     pos_next_tick  bigint,
+    pos_holder     text default pg_backend_pid(),
     constraint position_0_pkey primary key (pos_sub, pos_seq)
 );
 create index position_0_batch_idx on pgq.position_0 (pos_batch) where pos_batch is not null;
@@ -200,6 +201,9 @@ create table pgq.position_1 (like pgq.position_0 including defaults, constraint 
 create index position_1_batch_idx on pgq.position_1 (pos_batch) where pos_batch is not null;
 create table pgq.position_2 (like pgq.position_0 including defaults, constraint position_2_pkey primary key (pos_sub, pos_seq));
 create index position_2_batch_idx on pgq.position_2 (pos_batch) where pos_batch is not null;
+comment on column pgq.position_0.pos_holder is 'Who moved there: the worker that was named, or the backend';
+comment on column pgq.position_1.pos_holder is 'Who moved there: the worker that was named, or the backend';
+comment on column pgq.position_2.pos_holder is 'Who moved there: the worker that was named, or the backend';
 comment on table pgq.position_0 is 'Position log, slot 0';
 comment on table pgq.position_1 is 'Position log, slot 1';
 comment on table pgq.position_2 is 'Position log, slot 2';
@@ -212,7 +216,7 @@ comment on table pgq.position_2 is 'Position log, slot 2';
 -- runs as    owner: pgq.subscription calls it for whoever reads the view
 create or replace function pgq._position(
     i_sub integer, out slot integer, out seq bigint,
-    out last_tick bigint, out active timestamptz, out batch bigint, out next_tick bigint)
+    out last_tick bigint, out active timestamptz, out batch bigint, out next_tick bigint, out holder text)
 returns record
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -238,6 +242,7 @@ begin
             active := v_pos.pos_active;
             batch := v_pos.pos_batch;
             next_tick := v_pos.pos_next_tick;
+            holder := v_pos.pos_holder;
             return;
         end if;
     end loop;
@@ -248,21 +253,23 @@ begin
     slot := null;
 end $$;
 
--- pgq._move(i_sub, i_slot, i_seq, i_last_tick, i_batch, i_next_tick, i_active) -> boolean
+-- pgq._move(i_sub, i_slot, i_seq, i_last_tick, i_batch, i_next_tick, i_active, i_holder) -> boolean
 -- Move a subscription on from the position that pgq._position() gave as slot and seq.
 -- i_seq      0 for the first position of a new subscription (i_slot is then ignored)
+-- i_holder   the worker that has the batch; null: this backend
 -- returns    false when another transaction moved it first: look again
 -- raises     40001  the same, under REPEATABLE READ and SERIALIZABLE
 -- locks      waits for a transaction that has made the same move and is still open
 -- runs as    caller, within a security definer function
 create or replace function pgq._move(
     i_sub integer, i_slot integer, i_seq bigint,
-    i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz)
+    i_last_tick bigint, i_batch bigint, i_next_tick bigint, i_active timestamptz, i_holder text default null)
 returns boolean
 language plpgsql as $$
 declare
     v_slot integer;
     v_seq bigint := i_seq + 1;
+    v_holder text := coalesce(i_holder, pg_backend_pid()::text);
 begin
     select e.epoch % 3 into v_slot from pgq.position_epoch e;
     if i_seq > 0 and v_slot <> i_slot then
@@ -279,13 +286,13 @@ begin
         v_seq := v_seq + 1;
     end if;
     if v_slot = 0 then
-        insert into pgq.position_0 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_0 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     elsif v_slot = 1 then
-        insert into pgq.position_1 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_1 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     else
-        insert into pgq.position_2 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick)
+        insert into pgq.position_2 values (i_sub, v_seq, false, i_last_tick, i_active, i_batch, i_next_tick, v_holder)
         on conflict do nothing;
     end if;
     return found;
@@ -304,18 +311,39 @@ declare
 begin
     loop
         v_pos := pgq._position(i_sub);
-        exit when pgq._move(i_sub, v_pos.slot, v_pos.seq, i_last_tick, i_batch, i_next_tick, i_active);
+        exit when pgq._move(i_sub, v_pos.slot, v_pos.seq, i_last_tick, i_batch, i_next_tick, i_active,
+                            case when v_pos.batch = i_batch then v_pos.holder end);
     end loop;
+end $$;
+
+-- pgq._hold_position(i_sub) -> record
+-- Keep a subscription where it is until the transaction ends.
+-- returns    its ticks
+-- locks      waits for a transaction that moves the subscription
+-- runs as    caller, within a security definer function
+create or replace function pgq._hold_position(i_sub integer, out last_tick bigint, out next_tick bigint) returns record
+language plpgsql as $$
+declare
+    v_pos record;
+begin
+    loop
+        v_pos := pgq._position(i_sub);
+        exit when v_pos.seq is null
+               or pgq._move(i_sub, v_pos.slot, v_pos.seq, v_pos.last_tick, v_pos.batch, v_pos.next_tick, v_pos.active, v_pos.holder);
+    end loop;
+    last_tick := v_pos.last_tick;
+    next_tick := v_pos.next_tick;
 end $$;
 
 -- pgq._find_batch(i_batch_id) -> record
 -- The subscription that has this batch open.
--- returns    its keys, its position (slot, seq) and the batch's ticks; sub_key is null when no subscription has it open
+-- returns    its keys, its position (slot, seq), who holds the batch and its ticks, and for a subconsumer the sub_key of its
+--            main consumer; sub_key is null when no subscription has it open
 -- raises     40001  see pgq._position()
 -- runs as    owner: batch functions that run as their caller need it
 create or replace function pgq._find_batch(
     i_batch_id bigint, out sub_key integer, out sub_id integer, out queue_id integer, out consumer_id integer,
-    out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint)
+    out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint, out holder text, out main_key integer)
 returns record
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -347,6 +375,9 @@ begin
                 seq := v_pos.seq;
                 last_tick := v_pos.last_tick;
                 next_tick := v_pos.next_tick;
+                holder := v_pos.holder;
+                -- The main consumer is there before its subconsumers, which share its sub_id.
+                select min(s.sub_key) into main_key from pgq.subscriber s where s.sub_id = _find_batch.sub_id and s.sub_key < v_sub;
                 return;
             end if;
         end if;
@@ -395,7 +426,7 @@ begin
             select pos_sub, pos_seq + 1, true from stayed
         )
         insert into %2$s
-        select pos_sub, pos_seq + 2, false, pos_last_tick, pos_active, pos_batch, pos_next_tick from stayed
+        select pos_sub, pos_seq + 2, false, pos_last_tick, pos_active, pos_batch, pos_next_tick, pos_holder from stayed
         $sql$, v_oldest, v_current);
     update pgq.position_epoch set epoch = epoch + 1;
     return 0;
@@ -1473,6 +1504,7 @@ declare
     v_sub pgq.subscriber;
     v_pos record;
     v_members integer;
+    v_names integer[];
     v_count integer;
 begin
     select s.* into v_sub
@@ -1496,9 +1528,12 @@ begin
     delete from pgq.retry_queue r where r.ev_owner = v_sub.sub_id;
     delete from pgq.subscriber s where s.sub_id = v_sub.sub_id;
     get diagnostics v_count = row_count;
+    -- Names that nobody uses any more: its own, and those of subconsumers that it had. Who is just registering one holds its row.
+    v_names := array(select c.co_id from pgq.consumer c
+                      where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')
+                        for update skip locked);
     delete from pgq.consumer c
-     where c.co_id = v_sub.sub_consumer
-       and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+     where c.co_id = any (v_names) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
     return v_count;
 end $$;
 
@@ -1538,6 +1573,33 @@ begin
     next_tick_id := v_tick.tick_id;
     next_tick_time := v_tick.tick_time;
     next_tick_seq := v_tick.tick_event_seq;
+end $$;
+
+-- pgq._batch_end(i_queue_id, i_prev_tick_id, i_prev_tick_time, i_prev_tick_seq, i_min_lag, i_min_count, i_min_interval) -> record
+-- The tick that ends the next batch.
+-- i_prev_tick_id the tick where it begins, with its time and event sequence; the others as in pgq.next_batch_custom()
+-- returns    all null when there is nothing to do yet
+-- runs as    caller
+create or replace function pgq._batch_end(
+    i_queue_id integer, i_prev_tick_id bigint, i_prev_tick_time timestamptz, i_prev_tick_seq bigint,
+    i_min_lag interval, i_min_count integer, i_min_interval interval,
+    out tick_id bigint, out tick_time timestamptz, out tick_event_seq bigint)
+returns record
+language plpgsql stable as $$
+begin
+    if i_min_count is null and i_min_interval is null then
+        select t.tick_id, t.tick_time, t.tick_event_seq into tick_id, tick_time, tick_event_seq
+          from pgq.tick t where t.tick_queue = i_queue_id and t.tick_id > i_prev_tick_id
+         order by t.tick_queue, t.tick_id limit 1;
+    else
+        select h.next_tick_id, h.next_tick_time, h.next_tick_seq into tick_id, tick_time, tick_event_seq
+          from pgq.find_tick_helper(i_queue_id, i_prev_tick_id, i_prev_tick_time, i_prev_tick_seq, i_min_count, i_min_interval) h;
+    end if;
+    if now() - tick_time < i_min_lag then
+        tick_id := null;
+        tick_time := null;
+        tick_event_seq := null;
+    end if;
 end $$;
 
 -- pgq.next_batch_custom(i_queue_name, i_consumer_name, i_min_lag, i_min_count, i_min_interval) -> record
@@ -1590,19 +1652,9 @@ begin
             return;
         end if;
 
-        if i_min_count is null and i_min_interval is null then
-            select t.tick_id, t.tick_time, t.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
-              from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id > v_pos.last_tick
-             order by t.tick_queue, t.tick_id limit 1;
-        else
-            select h.next_tick_id, h.next_tick_time, h.next_tick_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
-              from pgq.find_tick_helper(v_queue_id, prev_tick_id, prev_tick_time, prev_tick_event_seq,
-                                        i_min_count, i_min_interval) h;
-        end if;
-        if cur_tick_id is null or now() - cur_tick_time < i_min_lag then
-            cur_tick_id := null;
-            cur_tick_time := null;
-            cur_tick_event_seq := null;
+        select n.tick_id, n.tick_time, n.tick_event_seq into cur_tick_id, cur_tick_time, cur_tick_event_seq
+          from pgq._batch_end(v_queue_id, prev_tick_id, prev_tick_time, prev_tick_event_seq, i_min_lag, i_min_count, i_min_interval) n;
+        if cur_tick_id is null then
             prev_tick_id := null;
             prev_tick_time := null;
             prev_tick_event_seq := null;
@@ -2007,9 +2059,49 @@ begin
     return v_count;
 end $$;
 
+-- pgq._refuse_lost_batch(i_batch_id, i_sub, i_holder) -> void
+-- Tell a session that a batch which it had opened was taken over by another worker. The position log tells who had it: as
+-- far as it goes back, and as far as one worker is one session; workers that share connections give their names instead.
+-- i_sub      the subscription that has the batch open, null: none any more
+-- i_holder   who holds it there
+-- raises     PQ019  this session had the batch, and not last
+-- runs as    caller, within a security definer function
+create or replace function pgq._refuse_lost_batch(i_batch_id bigint, i_sub integer, i_holder text) returns void
+language plpgsql as $$
+declare
+    v_own text := pg_backend_pid();
+    v_slot integer;
+    v_had boolean;
+    v_has boolean;
+begin
+    if i_holder = v_own then
+        return;
+    end if;
+    select e.epoch % 3 into v_slot from pgq.position_epoch e;
+    execute format($sql$
+        with log as (
+            select pos_sub, pos_holder, pos_active from pgq.position_%s where pos_batch = $1
+            union all
+            select pos_sub, pos_holder, pos_active from pgq.position_%s where pos_batch = $1
+        ), last as (
+            select coalesce($2, (select pos_sub from log order by pos_active desc limit 1)) as sub
+        )
+        select exists (select from log where pos_holder = $3 and pos_sub <> last.sub) as had,
+               exists (select from log where pos_holder = $3 and pos_sub = last.sub) as has
+          from last
+        $sql$, v_slot, (v_slot + 2) % 3)
+       into v_had, v_has using i_batch_id, i_sub, v_own;
+    if v_had and not v_has then
+        raise exception 'batch % was taken over by another worker', i_batch_id
+            using errcode = 'PQ019',
+                  hint = 'roll back what was done with its events; a worker that is slow but alive calls pgq_coop.touch() in time';
+    end if;
+end $$;
+
 -- pgq.finish_batch(x_batch_id) -> integer
 -- Close a batch: the consumer's position moves on to the batch's last tick.
 -- returns    1; 0, with a warning, when the batch is not open: finished before, or the consumer was moved or unregistered
+-- raises     PQ019  the batch was this session's, and another worker has taken it over
 -- raises     40001  under REPEATABLE READ and SERIALIZABLE, when another transaction finished it since the snapshot
 -- locks      none; when another transaction is just finishing the batch, waits for it to end
 -- runs as    owner
@@ -2021,11 +2113,15 @@ begin
     loop
         v_batch := pgq._find_batch(x_batch_id);
         if v_batch.sub_key is null then
+            perform pgq._refuse_lost_batch(x_batch_id, null, null);
             raise warning 'finish_batch: batch % not found', coalesce(x_batch_id::text, 'NULL')
                 using errcode = 'PQ003', hint = 'it was finished before, or its consumer was moved or unregistered';
             return 0;
         end if;
-        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq, v_batch.next_tick, null, null, now()) then
+        perform pgq._refuse_lost_batch(x_batch_id, v_batch.sub_key, v_batch.holder);
+        -- A subconsumer stands nowhere between its batches.
+        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq,
+                     case when v_batch.main_key is null then v_batch.next_tick end, null, null, now()) then
             return 1;
         end if;
     end loop;
@@ -2349,25 +2445,6 @@ begin
     return v_count;
 end $$;
 
--- pgq._hold_position(i_sub) -> record
--- Keep a subscription where it is until the transaction ends.
--- returns    its ticks
--- locks      waits for a transaction that moves the subscription
--- runs as    caller, within a security definer function
-create or replace function pgq._hold_position(i_sub integer, out last_tick bigint, out next_tick bigint) returns record
-language plpgsql as $$
-declare
-    v_pos record;
-begin
-    loop
-        v_pos := pgq._position(i_sub);
-        exit when v_pos.seq is null
-               or pgq._move(i_sub, v_pos.slot, v_pos.seq, v_pos.last_tick, v_pos.batch, v_pos.next_tick, v_pos.active);
-    end loop;
-    last_tick := v_pos.last_tick;
-    next_tick := v_pos.next_tick;
-end $$;
-
 -- pgq._cut_batch(i_from, i_to, i_max_events) -> pgq.tick[]
 -- Ticks to put between two, so that no batch has more than so many events, as far as its transactions allow.
 -- returns    their times, snapshots and event sequences, in order; tick_id is null. Empty when there is nothing to cut
@@ -2640,7 +2717,7 @@ end $$;
 -- pgq.upgrade_schema() -> integer
 -- Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges. The
 -- install calls it; call it again when roles could not be created then, or privileges were lost. Without the right to
--- create roles it warns, and goes on without those that are missing. Sees to schema pgq_ext too.
+-- create roles it warns, and goes on without those that are missing. Sees to the schemas pgq_coop and pgq_ext too.
 -- returns    0
 -- runs as    caller, who must own the schema
 create or replace function pgq.upgrade_schema() returns integer
@@ -2665,6 +2742,9 @@ begin
         end if;
     end loop;
     perform pgq._grant_all();
+    if pg_catalog.to_regprocedure('pgq_coop.upgrade_schema()') is not null then
+        execute 'select pgq_coop.upgrade_schema()';
+    end if;
     if pg_catalog.to_regprocedure('pgq_ext.upgrade_schema()') is not null then
         execute 'select pgq_ext.upgrade_schema()';
     end if;
@@ -2824,6 +2904,614 @@ begin
 end $$;
 
 select pgq.upgrade_schema();
+
+-- Cooperative consumers: several workers share the batches of one consumer.
+--
+-- A worker is a subconsumer, a subscription of its own named <consumer>.<subconsumer> with the consumer's sub_id. The
+-- consumer itself, the main one, only hands out: its position moves on when a worker gets a batch, which then stands in the
+-- worker's position. An idle worker stands nowhere. All positions are in the log of pgq/positions.sql.
+create schema pgq_coop;
+comment on schema pgq_coop is 'skytools: consumers that share their work among several workers';
+grant usage on schema pgq_coop to public;
+
+-- pgq_coop.version() -> text
+-- The version of the schema: the bundle's.
+-- returns    e.g. '4.0.0'
+-- runs as    caller
+-- see        skytools.version()
+create or replace function pgq_coop.version() returns text
+language sql immutable parallel safe as $$
+    select skytools.version()
+$$;
+
+-- pgq_coop._find(i_queue_name, i_consumer_name) -> record
+-- A subscription by its names.
+-- returns    all null when there is none
+-- runs as    caller, within a security definer function
+create or replace function pgq_coop._find(
+    i_queue_name text, i_consumer_name text, out sub_key integer, out sub_id integer, out queue_id integer)
+returns record
+language sql as $$
+    select s.sub_key, s.sub_id, s.sub_queue
+      from pgq.queue q
+      join pgq.subscriber s on s.sub_queue = q.queue_id
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name = i_queue_name and c.co_name = i_consumer_name
+$$;
+
+-- pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name) -> integer
+-- Let a worker take part in a consumer's work; the consumer is subscribed too if it is not yet.
+-- i_subconsumer_name the worker, any text
+-- returns    1 registered, 0 it was already
+-- raises     PQ001  no such queue
+-- raises     PQ008  a name is null
+-- raises     PQ012  the queue has no tick yet
+-- raises     PQ042  another consumer has the name consumer.subconsumer
+-- locks      the queue's row FOR SHARE, the consumers' rows
+-- runs as    owner
+create or replace function pgq_coop.register_subconsumer(i_queue_name text, i_consumer_name text, i_subconsumer_name text)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_main record;
+    v_name text := i_consumer_name || '.' || i_subconsumer_name;
+    v_consumer_id integer;
+    v_sub integer;
+begin
+    if v_name is null then
+        raise exception 'Invalid NULL value: consumer % and subconsumer % for queue %', coalesce(i_consumer_name, 'NULL'),
+            coalesce(i_subconsumer_name, 'NULL'), coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq_coop.register_subconsumer(''queue'', ''consumer'', ''worker'')';
+    end if;
+    perform pgq.register_consumer(i_queue_name, i_consumer_name);
+    select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
+    loop
+        select c.co_id into v_consumer_id from pgq.consumer c where c.co_name = v_name for update;
+        exit when found;
+        insert into pgq.consumer (co_name) values (v_name) on conflict do nothing;
+    end loop;
+    insert into pgq.subscriber (sub_id, sub_queue, sub_consumer) values (v_main.sub_id, v_main.queue_id, v_consumer_id)
+    on conflict do nothing returning sub_key into v_sub;
+    if not found then
+        perform 1 from pgq.subscriber s
+          where s.sub_queue = v_main.queue_id and s.sub_consumer = v_consumer_id and s.sub_id = v_main.sub_id;
+        if not found then
+            raise exception 'consumer % of queue % is there already, and is no subconsumer of %', v_name, i_queue_name, i_consumer_name
+                using errcode = 'PQ042', hint = 'choose another name for the subconsumer';
+        end if;
+        return 0;
+    end if;
+    perform pgq._move(v_sub, null, 0, null, null, null, now());
+    return 1;
+end $$;
+
+-- pgq_coop.unregister_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name, i_batch_handling) -> integer
+-- End a worker's part in a consumer's work; the consumer and its other workers go on.
+-- i_batch_handling what to do where it has a batch open: 1 gives the batch up, its events are lost to the consumer (to have
+--            them come again: pgq.batch_retry() first); any other value refuses
+-- returns    1; 0 there is no such worker
+-- raises     PQ042  the worker has a batch open, and i_batch_handling is not 1
+-- locks      waits for a transaction that opens or finishes a batch of the worker
+-- runs as    owner
+create or replace function pgq_coop.unregister_subconsumer(
+    i_queue_name text, i_consumer_name text, i_subconsumer_name text, i_batch_handling integer)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_main record;
+    v_sub record;
+    v_pos record;
+begin
+    select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
+    select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
+    if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
+        return 0;
+    end if;
+    v_pos := pgq._hold_position(v_sub.sub_key);
+    if v_pos.next_tick is not null and i_batch_handling is distinct from 1 then
+        raise exception 'subconsumer has active batch: %.% of queue %', i_consumer_name, i_subconsumer_name, i_queue_name
+            using errcode = 'PQ042',
+                  hint = format('let it finish, or give the batch''s events up: select pgq_coop.unregister_subconsumer(%L, %L, %L, 1)',
+                                i_queue_name, i_consumer_name, i_subconsumer_name);
+    end if;
+    delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
+    return case when found then 1 else 0 end;
+end $$;
+
+-- pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, i_min_lag, i_min_count, i_min_interval, i_dead_interval) -> bigint
+-- Give a worker its next batch, or the one that it has open. Worker and consumer are registered if they are not yet.
+-- i_min_lag       only events that are at least this old; null: any
+-- i_min_count     only a batch of about this many events; null: any
+-- i_min_interval  only a batch that covers this much time; null: any. With i_min_count too, either suffices
+-- i_dead_interval a worker without a sign of life for this long is dead: its batch comes to this one, and it is
+--                 unregistered (it is registered again when it calls). A batch that the main consumer has had open for as long,
+--                 from before it became cooperative, comes too. Null: nobody is dead
+-- returns    the batch's id; null when there is nothing to do yet. Commit before working on the batch: another worker's call
+--            waits for it
+-- raises     PQ001  no such queue
+-- raises     PQ002  it was unregistered just now
+-- raises     PQ008  a name is null
+-- raises     PQ011  the consumer's tick is gone
+-- raises     PQ042  the main consumer has a batch open: it still works without subconsumers
+-- raises     40001  its position was written by hand just now, or is newer than this transaction's snapshot
+-- locks      an advisory lock for the consumer, to the end of the transaction: one worker at a time is given a batch
+-- runs as    owner
+create or replace function pgq_coop.next_batch_custom(
+    i_queue_name text, i_consumer_name text, i_subconsumer_name text,
+    i_min_lag interval, i_min_count int4, i_min_interval interval, i_dead_interval interval)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_main record;
+    v_sub record;
+    v_main_pos record;
+    v_pos record;
+    v_dead record;
+    v_tick record;
+    v_next record;
+    v_batch bigint;
+begin
+    select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
+    select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
+    if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
+        perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
+        select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
+        select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
+    end if;
+    perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
+
+    -- Under the lock nobody else gives out batches of this consumer; but they are finished, and worked on without subconsumers.
+    loop
+        v_main_pos := pgq._position(v_main.sub_key);
+        v_pos := pgq._position(v_sub.sub_key);
+        if v_main_pos.seq is null or v_pos.seq is null then
+            raise exception 'Not subscriber to queue: %/%.%', i_queue_name, i_consumer_name, i_subconsumer_name
+                using errcode = 'PQ002', hint = 'it was unregistered just now: call again';
+        end if;
+        if v_pos.batch is not null then
+            if pgq._move(v_sub.sub_key, v_pos.slot, v_pos.seq, v_pos.last_tick, v_pos.batch, v_pos.next_tick, now()) then
+                return v_pos.batch;
+            end if;
+            continue;
+        end if;
+        if v_main_pos.next_tick is not null and not coalesce(v_main_pos.active < now() - i_dead_interval, false) then
+            raise exception 'main consumer has batch open?  Consumer % of queue %, batch %', i_consumer_name, i_queue_name, v_main_pos.batch
+                using errcode = 'PQ042',
+                      hint = 'it works without subconsumers: let it finish; if its worker is dead, give a dead interval';
+        end if;
+
+        select s.sub_key, p.* into v_dead
+          from pgq.subscriber s cross join lateral pgq._position(s.sub_key) p
+         where i_dead_interval is not null and s.sub_id = v_main.sub_id and s.sub_key <> v_sub.sub_key
+           and p.active < now() - i_dead_interval
+           and (s.sub_key <> v_main.sub_key or p.next_tick is not null)
+         order by p.batch is null, p.active limit 1;
+        if v_dead.sub_key is not null then
+            -- Whoever finishes just now is alive after all: then this move fails.
+            continue when not pgq._move(v_dead.sub_key, v_dead.slot, v_dead.seq,
+                case when v_dead.sub_key = v_main.sub_key then v_dead.next_tick end, null, null, v_dead.active);
+            if v_dead.sub_key <> v_main.sub_key then
+                delete from pgq.subscriber s where s.sub_key = v_dead.sub_key;
+            end if;
+            continue when v_dead.batch is null;
+            v_batch := v_dead.batch;
+            v_next := v_dead;
+        else
+            select * into v_tick from pgq.tick t where t.tick_queue = v_main.queue_id and t.tick_id = v_main_pos.last_tick;
+            if not found then
+                raise exception 'PgQ corruption: Consumer % on queue % does not see tick %',
+                    i_consumer_name, i_queue_name, coalesce(v_main_pos.last_tick::text, '<NULL>')
+                    using errcode = 'PQ011', hint = format('start again at a tick that exists: pgq.register_consumer_at(%L, %L, …)',
+                                                           i_queue_name, i_consumer_name);
+            end if;
+            select v_main_pos.last_tick, n.tick_id as next_tick into v_next
+              from pgq._batch_end(v_main.queue_id, v_tick.tick_id, v_tick.tick_time, v_tick.tick_event_seq,
+                                  i_min_lag, i_min_count, i_min_interval) n;
+            if v_next.next_tick is null then
+                -- A sign of life, now and then: polling leaves no row a time.
+                if v_pos.active < now() - interval '10 seconds' then
+                    perform pgq._move(v_sub.sub_key, v_pos.slot, v_pos.seq, null, null, null, now());
+                end if;
+                return null;
+            end if;
+            v_batch := nextval('pgq.batch_id_seq');
+            continue when not pgq._move(v_main.sub_key, v_main_pos.slot, v_main_pos.seq, v_next.next_tick, null, null, now());
+        end if;
+        exit when pgq._move(v_sub.sub_key, v_pos.slot, v_pos.seq, v_next.last_tick, v_batch, v_next.next_tick, now());
+        -- Only somebody who writes to pgq.subscription by hand can have moved it: all of this call must go.
+        raise exception 'could not serialize access: subconsumer %.% of queue % was moved', i_consumer_name, i_subconsumer_name, i_queue_name
+            using errcode = '40001', hint = 'call again';
+    end loop;
+    return v_batch;
+end $$;
+
+-- pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, i_min_lag, i_min_count, i_min_interval) -> bigint
+-- Give a worker its next batch, or the one that it has open; nobody is taken for dead.
+-- returns    the batch's id; null when there is nothing to do yet
+-- raises     PQ001, PQ008, PQ011, PQ042  as the form with i_dead_interval
+-- runs as    caller; see the form with i_dead_interval
+create or replace function pgq_coop.next_batch_custom(
+    i_queue_name text, i_consumer_name text, i_subconsumer_name text,
+    i_min_lag interval, i_min_count int4, i_min_interval interval)
+returns bigint
+language sql as $$
+    select pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, i_min_lag, i_min_count, i_min_interval, null)
+$$;
+
+-- pgq_coop.next_batch(i_queue_name, i_consumer_name, i_subconsumer_name, i_dead_interval) -> bigint
+-- Give a worker its next batch, or the one that it has open.
+-- i_dead_interval a worker without a sign of life for this long is dead, and its batch comes to this one
+-- returns    the batch's id; null when there is nothing to do yet
+-- raises     PQ001, PQ008, PQ011, PQ042  as pgq_coop.next_batch_custom()
+-- runs as    caller; see pgq_coop.next_batch_custom()
+create or replace function pgq_coop.next_batch(
+    i_queue_name text, i_consumer_name text, i_subconsumer_name text, i_dead_interval interval)
+returns bigint
+language sql as $$
+    select pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, null, null, null, i_dead_interval)
+$$;
+
+-- pgq_coop.next_batch(i_queue_name, i_consumer_name, i_subconsumer_name) -> bigint
+-- Give a worker its next batch, or the one that it has open; nobody is taken for dead.
+-- returns    the batch's id; null when there is nothing to do yet
+-- raises     PQ001, PQ008, PQ011, PQ042  as pgq_coop.next_batch_custom()
+-- runs as    caller; see pgq_coop.next_batch_custom()
+create or replace function pgq_coop.next_batch(i_queue_name text, i_consumer_name text, i_subconsumer_name text)
+returns bigint
+language sql as $$
+    select pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, null, null, null, null)
+$$;
+
+-- pgq_coop.finish_batch(i_batch_id) -> integer
+-- Close a worker's batch.
+-- returns    1; 0, with a warning, when the batch is not open
+-- raises     PQ019  the batch was this session's, and another worker has taken it over
+-- raises     40001  under REPEATABLE READ and SERIALIZABLE, when another transaction finished it since the snapshot
+-- locks      none; when another transaction is just finishing it, or taking it over, waits for it to end
+-- runs as    owner
+create or replace function pgq_coop.finish_batch(i_batch_id bigint) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+begin
+    if v_batch.sub_key is null then
+        perform pgq._refuse_lost_batch(i_batch_id, null, null);
+        raise warning 'coop_finish_batch: batch % not found', coalesce(i_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it was finished before, or its worker was unregistered';
+        return 0;
+    end if;
+    return pgq.finish_batch(i_batch_id);
+end $$;
+
+-- pgq_coop._held(i_batch_id, i_worker_name) -> record
+-- A batch that a worker has open.
+-- i_worker_name the subconsumer, or the worker of a partitioned consumer
+-- returns    as pgq._find_batch(); sub_key is null when the batch is not open at all
+-- raises     PQ019  another worker has it
+-- runs as    caller, within a security definer function
+create or replace function pgq_coop._held(
+    i_batch_id bigint, i_worker_name text, out sub_key integer, out slot integer, out seq bigint, out last_tick bigint, out next_tick bigint,
+    out holder text, out main_key integer)
+returns record
+language plpgsql as $$
+declare
+    v_worker text;
+begin
+    select b.sub_key, b.slot, b.seq, b.last_tick, b.next_tick, b.holder, b.main_key
+      into sub_key, slot, seq, last_tick, next_tick, holder, main_key from pgq._find_batch(i_batch_id) b;
+    if sub_key is null then
+        return;
+    end if;
+    if main_key is null then
+        v_worker := holder;
+    else
+        select substr(c.co_name, length(m.co_name) + 2) into v_worker
+          from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer,
+               pgq.subscriber ms join pgq.consumer m on m.co_id = ms.sub_consumer
+         where s.sub_key = _held.sub_key and ms.sub_key = _held.main_key;
+    end if;
+    if v_worker is distinct from i_worker_name then
+        raise exception 'batch % was taken over: worker % has it, not %', i_batch_id, v_worker, coalesce(i_worker_name, 'NULL')
+            using errcode = 'PQ019',
+                  hint = 'roll back what was done with its events; a worker that is slow but alive calls pgq_coop.touch() in time';
+    end if;
+end $$;
+
+-- pgq_coop.finish_batch(i_batch_id, i_worker_name) -> integer
+-- Close a batch as the worker that got it: for workers that share connections, whom the session does not tell apart.
+-- i_worker_name the subconsumer, or the worker of a partitioned consumer
+-- returns    1; 0, with a warning, when the batch is not open
+-- raises     PQ019  another worker has taken it over
+-- raises     40001  as the form with the batch alone
+-- runs as    owner
+create or replace function pgq_coop.finish_batch(i_batch_id bigint, i_worker_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record;
+begin
+    loop
+        v_batch := pgq_coop._held(i_batch_id, i_worker_name);
+        if v_batch.sub_key is null then
+            raise warning 'coop_finish_batch: batch % not found', coalesce(i_batch_id::text, 'NULL')
+                using errcode = 'PQ003', hint = 'it was finished before, or its worker was unregistered';
+            return 0;
+        end if;
+        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq,
+                     case when v_batch.main_key is null then v_batch.next_tick end, null, null, now(), i_worker_name) then
+            return 1;
+        end if;
+    end loop;
+end $$;
+
+-- pgq_coop.touch(i_batch_id) -> integer
+-- Give a sign of life: the worker that has this batch open is slow, not dead.
+-- returns    1; 0, with a warning, when the batch is not open
+-- raises     PQ019  the batch was this session's, and another worker has taken it over
+-- runs as    owner
+create or replace function pgq_coop.touch(i_batch_id bigint) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record;
+begin
+    loop
+        v_batch := pgq._find_batch(i_batch_id);
+        perform pgq._refuse_lost_batch(i_batch_id, v_batch.sub_key, v_batch.holder);
+        if v_batch.sub_key is null then
+            raise warning 'coop touch: batch % not found', coalesce(i_batch_id::text, 'NULL')
+                using errcode = 'PQ003', hint = 'it was finished before, or its worker was unregistered';
+            return 0;
+        end if;
+        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq, v_batch.last_tick, i_batch_id, v_batch.next_tick,
+                     clock_timestamp(), v_batch.holder) then
+            return 1;
+        end if;
+    end loop;
+end $$;
+
+-- pgq_coop.touch(i_batch_id, i_worker_name) -> integer
+-- Give a sign of life as the worker that got the batch.
+-- returns    1; 0, with a warning, when the batch is not open
+-- raises     PQ019  another worker has taken it over
+-- runs as    owner
+create or replace function pgq_coop.touch(i_batch_id bigint, i_worker_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record;
+begin
+    loop
+        v_batch := pgq_coop._held(i_batch_id, i_worker_name);
+        if v_batch.sub_key is null then
+            raise warning 'coop touch: batch % not found', coalesce(i_batch_id::text, 'NULL')
+                using errcode = 'PQ003', hint = 'it was finished before, or its worker was unregistered';
+            return 0;
+        end if;
+        if pgq._move(v_batch.sub_key, v_batch.slot, v_batch.seq, v_batch.last_tick, i_batch_id, v_batch.next_tick,
+                     clock_timestamp(), v_batch.holder) then
+            return 1;
+        end if;
+    end loop;
+end $$;
+
+-- Order within a key, and different keys in parallel: a partitioned consumer. Each of its partitions is a subscription named
+-- <consumer>#<number>, which has every event whose key hashes to that number. A worker gets the next batch of some partition
+-- that nobody is working on. So the batches of one partition are worked on one after the other, by whoever comes, and with
+-- them the events of each key. There are no leases, and nothing to rebalance when workers come and go.
+
+create table pgq_coop.partitioned (
+    par_queue     integer not null,
+    par_consumer  text not null,
+    par_count     integer not null,
+    par_key       text not null,
+    constraint partitioned_pkey primary key (par_queue, par_consumer),
+    constraint par_queue_fkey foreign key (par_queue) references pgq.queue (queue_id) on delete cascade
+);
+comment on table pgq_coop.partitioned is 'Consumers that keep the order of events within a key';
+
+-- pgq_coop.register_partitions(i_queue_name, i_consumer_name, i_count, i_key, i_tick_pos) -> integer
+-- Subscribe a consumer that keeps the order of events within a key.
+-- i_count    partitions: at most so many workers are busy at one time. It cannot change later
+-- i_key      what the key of an event is: ev_type, ev_data, ev_extra1 .. ev_extra4, or ev_data.<name> for a field of JSON data.
+--            An event whose key is null has no order to keep
+-- i_tick_pos tick after which its events begin; null: the newest
+-- returns    how many partitions were subscribed; 0: all were already
+-- raises     PQ001  no such queue
+-- raises     PQ005  no such tick
+-- raises     PQ008  the count is below 1, or there is no such key
+-- raises     PQ042  it is subscribed already with another count or key
+-- locks      as pgq.register_consumer_at()
+-- runs as    owner
+create or replace function pgq_coop.register_partitions(
+    i_queue_name text, i_consumer_name text, i_count integer, i_key text default 'ev_extra1', i_tick_pos bigint default null)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_tick bigint := i_tick_pos;
+    v_known pgq_coop.partitioned;
+    v_count integer := 0;
+begin
+    if i_consumer_name is null or coalesce(i_count, 0) < 1 or not coalesce(i_key ~ '^ev_(type|data|extra[1-4]|data\..+)$', false) then
+        raise exception 'consumer % of queue %: cannot be partitioned into % by %', coalesce(i_consumer_name, 'NULL'),
+            coalesce(i_queue_name, 'NULL'), coalesce(i_count::text, 'NULL'), coalesce(i_key, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq_coop.register_partitions(''queue'', ''consumer'', 8, ''ev_data.order_id'')';
+    end if;
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = i_queue_name for share;
+    if not found then
+        raise exception 'Event queue not created yet: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = format('select pgq.create_queue(%L)', i_queue_name);
+    end if;
+    insert into pgq_coop.partitioned values (v_queue_id, i_consumer_name, i_count, i_key) on conflict do nothing;
+    select * into v_known from pgq_coop.partitioned p where p.par_queue = v_queue_id and p.par_consumer = i_consumer_name;
+    if (v_known.par_count, v_known.par_key) is distinct from (i_count, i_key) then
+        raise exception 'consumer % of queue % is partitioned already: into % by %', i_consumer_name, i_queue_name,
+            v_known.par_count, v_known.par_key
+            using errcode = 'PQ042', hint = format('let it finish what there is, then: select pgq_coop.unregister_partitions(%L, %L)',
+                                                   i_queue_name, i_consumer_name);
+    end if;
+    if v_tick is null then
+        select max(t.tick_id) into v_tick from pgq.tick t where t.tick_queue = v_queue_id;
+    end if;
+    for v_n in 0 .. i_count - 1 loop
+        if not exists (select from pgq_coop._find(i_queue_name, format('%s#%s', i_consumer_name, v_n)) f where f.sub_key is not null) then
+            v_count := v_count + pgq.register_consumer_at(i_queue_name, format('%s#%s', i_consumer_name, v_n), v_tick);
+        end if;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq_coop.unregister_partitions(i_queue_name, i_consumer_name) -> integer
+-- End the subscriptions of a partitioned consumer; its open batches and what waits for a retry are given up.
+-- returns    how many ended; 0: there is no such consumer
+-- runs as    owner
+create or replace function pgq_coop.unregister_partitions(i_queue_name text, i_consumer_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_known pgq_coop.partitioned;
+    v_count integer := 0;
+begin
+    delete from pgq_coop.partitioned p using pgq.queue q
+     where q.queue_id = p.par_queue and q.queue_name = i_queue_name and p.par_consumer = i_consumer_name
+    returning p.* into v_known;
+    for v_n in 0 .. coalesce(v_known.par_count, 0) - 1 loop
+        v_count := v_count + pgq.unregister_consumer(i_queue_name, format('%s#%s', i_consumer_name, v_n));
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq_coop.next_partition(i_queue_name, i_consumer_name, i_worker_name, i_dead_interval) -> bigint
+-- Give a worker the next batch of a partition that nobody is working on, or the batch that the worker has open.
+-- i_worker_name   the worker, any text; it need not be registered
+-- i_dead_interval a worker that has had a batch for this long without pgq_coop.touch() is dead, and its batch comes to this
+--                 one; null: nobody is dead
+-- returns    the batch's id; null when there is nothing to do yet. Read it by pgq_coop.get_batch_events(), finish it by
+--            pgq_coop.finish_batch(batch, worker)
+-- raises     PQ002  the consumer is not partitioned
+-- raises     PQ008  the worker's name is null
+-- locks      an advisory lock for the partition, to the end of the transaction; partitions that others are just taking are
+--            passed over, so nobody waits
+-- runs as    owner
+create or replace function pgq_coop.next_partition(
+    i_queue_name text, i_consumer_name text, i_worker_name text, i_dead_interval interval default null)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_known pgq_coop.partitioned;
+    v_part record;
+    v_pos record;
+    v_tick record;
+    v_next bigint;
+    v_batch bigint;
+begin
+    if i_worker_name is null then
+        raise exception 'Invalid NULL value: worker of consumer % of queue %', coalesce(i_consumer_name, 'NULL'), coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq_coop.next_partition(''queue'', ''consumer'', ''worker'')';
+    end if;
+    select p.* into v_known from pgq_coop.partitioned p join pgq.queue q on q.queue_id = p.par_queue
+     where q.queue_name = i_queue_name and p.par_consumer = i_consumer_name;
+    if not found then
+        raise exception 'Not partitioned: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
+            using errcode = 'PQ002', hint = format('select pgq_coop.register_partitions(%L, %L, 8, ''ev_extra1'')', i_queue_name, i_consumer_name);
+    end if;
+    -- Its own batch first, then those of the dead, then the partition that is furthest behind.
+    for v_part in
+        select s.sub_key, p.holder = i_worker_name as own
+          from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
+         cross join lateral pgq._position(s.sub_key) p
+         where s.sub_queue = v_known.par_queue
+           and c.co_name = any (array(select format('%s#%s', i_consumer_name, n) from generate_series(0, v_known.par_count - 1) n))
+           and (p.batch is null or p.holder = i_worker_name or p.active < now() - i_dead_interval)
+         order by p.batch is not null and p.holder = i_worker_name desc, p.batch is null, p.last_tick, random()
+    loop
+        continue when not pg_try_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_part.sub_key);
+        v_pos := pgq._position(v_part.sub_key);
+        if v_pos.batch is not null then
+            continue when v_pos.holder <> i_worker_name and not coalesce(v_pos.active < now() - i_dead_interval, false);
+            v_batch := v_pos.batch;
+            v_next := v_pos.next_tick;
+        else
+            select * into v_tick from pgq.tick t where t.tick_queue = v_known.par_queue and t.tick_id = v_pos.last_tick;
+            select n.tick_id into v_next
+              from pgq._batch_end(v_known.par_queue, v_tick.tick_id, v_tick.tick_time, v_tick.tick_event_seq, null, null, null) n;
+            continue when v_next is null;
+            v_batch := nextval('pgq.batch_id_seq');
+        end if;
+        if pgq._move(v_part.sub_key, v_pos.slot, v_pos.seq, v_pos.last_tick, v_batch, v_next, now(), i_worker_name) then
+            return v_batch;
+        end if;
+    end loop;
+    return null;
+end $$;
+
+-- pgq_coop.partition_filter(i_batch_id) -> text
+-- The condition that holds for the events of a batch which belong to its partition: for pgq.get_batch_cursor().
+-- returns    SQL text over ev_...; 'true' for a batch of a consumer that is not partitioned
+-- raises     PQ003  no such open batch
+-- runs as    owner
+create or replace function pgq_coop.partition_filter(i_batch_id bigint) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_part record;
+begin
+    if v_batch.sub_key is null then
+        raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
+            using errcode = 'PQ003', hint = 'it may be finished, or given to another worker';
+    end if;
+    select p.par_count, p.par_key, substr(c.co_name, length(p.par_consumer) + 2)::integer as number into v_part
+      from pgq.consumer c join pgq_coop.partitioned p on c.co_name like '%#%' and p.par_consumer = regexp_replace(c.co_name, '#[0-9]+$', '')
+     where c.co_id = v_batch.consumer_id and p.par_queue = v_batch.queue_id;
+    if not found then
+        return 'true';
+    end if;
+    -- By md5, which is the same in every version: a key must not move to another partition when the server is upgraded.
+    return format($sql$coalesce(('x' || substr(md5(%s), 1, 8))::bit(32)::bigint, ev_id) %% %s = %s$sql$,
+        case when v_part.par_key like 'ev\_data.%' then format('(ev_data::jsonb ->> %L)', substr(v_part.par_key, 9))
+             else quote_ident(v_part.par_key) end,
+        v_part.par_count, v_part.number);
+end $$;
+
+-- pgq_coop.get_batch_events(i_batch_id) -> setof record
+-- The events of an open batch that belong to its partition, by id.
+-- returns    as pgq.get_batch_events()
+-- raises     PQ003  no such open batch
+-- raises     PQ011  a tick of the batch is gone
+-- runs as    caller
+create or replace function pgq_coop.get_batch_events(
+    i_batch_id bigint, out ev_id bigint, out ev_time timestamptz, out ev_txid bigint, out ev_retry int4, out ev_type text,
+    out ev_data text, out ev_extra1 text, out ev_extra2 text, out ev_extra3 text, out ev_extra4 text)
+returns setof record
+language plpgsql as $$
+begin
+    return query execute pgq._batch_query(i_batch_id, ' and ' || pgq_coop.partition_filter(i_batch_id)) || ' order by 1';
+end $$;
+
+-- pgq_coop.upgrade_schema() -> integer
+-- Give the functions their privileges: version() to PUBLIC, what workers call to pgq_reader. The install calls it; call it again
+-- when the roles did not exist then (see pgq.upgrade_schema()).
+-- returns    how many tables changed: 0
+-- runs as    caller, who must own the schema
+create or replace function pgq_coop.upgrade_schema() returns integer
+language plpgsql as $$
+begin
+    revoke all on all functions in schema pgq_coop from public;
+    grant execute on function pgq_coop.version() to public;
+    if pg_catalog.to_regrole('pgq_reader') is not null then
+        grant execute on function
+            pgq_coop.register_subconsumer(text, text, text), pgq_coop.unregister_subconsumer(text, text, text, integer),
+            pgq_coop.next_batch(text, text, text), pgq_coop.next_batch(text, text, text, interval),
+            pgq_coop.next_batch_custom(text, text, text, interval, integer, interval),
+            pgq_coop.next_batch_custom(text, text, text, interval, integer, interval, interval),
+            pgq_coop.finish_batch(bigint), pgq_coop.finish_batch(bigint, text),
+            pgq_coop.touch(bigint), pgq_coop.touch(bigint, text),
+            pgq_coop.register_partitions(text, text, integer, text, bigint), pgq_coop.unregister_partitions(text, text),
+            pgq_coop.next_partition(text, text, text, interval), pgq_coop.partition_filter(bigint),
+            pgq_coop.get_batch_events(bigint)
+            to pgq_reader;
+    end if;
+    return 0;
+end $$;
+
+select pgq_coop.upgrade_schema();
 
 create schema pgq_ext;
 comment on schema pgq_ext is 'skytools: what a target database has applied of a queue in another one';
@@ -3071,10 +3759,12 @@ comment on function pgq.seq_setval(text, int8) is
     'Move a sequence forward; it never goes back';
 comment on function pgq._position(int4) is
     'The newest position of a subscription';
-comment on function pgq._move(int4, int4, int8, int8, int8, int8, timestamptz) is
+comment on function pgq._move(int4, int4, int8, int8, int8, int8, timestamptz, text) is
     'Move a subscription on from the position that pgq._position() gave as slot and seq';
 comment on function pgq._set_position(int4, int8, int8, int8, timestamptz) is
     'Put a subscription at a position, whatever it was before';
+comment on function pgq._hold_position(int4) is
+    'Keep a subscription where it is until the transaction ends';
 comment on function pgq._find_batch(int8) is
     'The subscription that has this batch open';
 comment on function pgq.maint_rotate_positions() is
@@ -3161,6 +3851,8 @@ comment on function pgq.unregister_consumer(text, text) is
     'End a subscription, its subconsumers'' too';
 comment on function pgq.find_tick_helper(int4, int8, timestamptz, int8, int8, interval) is
     'The tick that ends a batch of at least so many events, or so long a time';
+comment on function pgq._batch_end(int4, int8, timestamptz, int8, interval, int4, interval) is
+    'The tick that ends the next batch';
 comment on function pgq.next_batch_custom(text, text, interval, int4, interval) is
     'Open the consumer''s next batch, or give the one that it has open';
 comment on function pgq.next_batch_info(text, text) is
@@ -3197,6 +3889,8 @@ comment on function pgq.event_retry_raw(text, text, timestamptz, int8, timestamp
     'Have an event, given in full, delivered to one consumer';
 comment on function pgq.maint_retry_events() is
     'Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0';
+comment on function pgq._refuse_lost_batch(int8, int4, text) is
+    'Tell a session that a batch which it had opened was taken over by another worker';
 comment on function pgq.finish_batch(int8) is
     'Close a batch';
 comment on function pgq._ticks_due(int4) is
@@ -3215,8 +3909,6 @@ comment on function pgq.force_tick(text) is
     'Make the next call of the ticker tick this queue, by a jump of its event sequence; call until the result changes';
 comment on function pgq.split_ticks(text, int4) is
     'Cut the batches that no consumer has opened yet, and what waits for a tick, into batches of bounded size';
-comment on function pgq._hold_position(int4) is
-    'Keep a subscription where it is until the transaction ends';
 comment on function pgq._cut_batch(pgq.tick, pgq.tick, int4) is
     'Ticks to put between two, so that no batch has more than so many events, as far as its transactions allow';
 comment on function pgq.maint_rotate_tables_step1(text) is
@@ -3243,6 +3935,44 @@ comment on function pgq.get_consumer_info() is
     'State of all subscriptions';
 comment on function pgq._grant_all() is
     'The one table of privileges';
+comment on function pgq_coop.version() is
+    'The version of the schema';
+comment on function pgq_coop._find(text, text) is
+    'A subscription by its names';
+comment on function pgq_coop.register_subconsumer(text, text, text) is
+    'Let a worker take part in a consumer''s work; the consumer is subscribed too if it is not yet';
+comment on function pgq_coop.unregister_subconsumer(text, text, text, int4) is
+    'End a worker''s part in a consumer''s work; the consumer and its other workers go on';
+comment on function pgq_coop.next_batch_custom(text, text, text, interval, int4, interval, interval) is
+    'Give a worker its next batch, or the one that it has open';
+comment on function pgq_coop.next_batch_custom(text, text, text, interval, int4, interval) is
+    'Give a worker its next batch, or the one that it has open; nobody is taken for dead';
+comment on function pgq_coop.next_batch(text, text, text, interval) is
+    'Give a worker its next batch, or the one that it has open';
+comment on function pgq_coop.next_batch(text, text, text) is
+    'Give a worker its next batch, or the one that it has open; nobody is taken for dead';
+comment on function pgq_coop.finish_batch(int8) is
+    'Close a worker''s batch';
+comment on function pgq_coop._held(int8, text) is
+    'A batch that a worker has open';
+comment on function pgq_coop.finish_batch(int8, text) is
+    'Close a batch as the worker that got it';
+comment on function pgq_coop.touch(int8) is
+    'Give a sign of life';
+comment on function pgq_coop.touch(int8, text) is
+    'Give a sign of life as the worker that got the batch';
+comment on function pgq_coop.register_partitions(text, text, int4, text, int8) is
+    'Subscribe a consumer that keeps the order of events within a key';
+comment on function pgq_coop.unregister_partitions(text, text) is
+    'End the subscriptions of a partitioned consumer; its open batches and what waits for a retry are given up';
+comment on function pgq_coop.next_partition(text, text, text, interval) is
+    'Give a worker the next batch of a partition that nobody is working on, or the batch that the worker has open';
+comment on function pgq_coop.partition_filter(int8) is
+    'The condition that holds for the events of a batch which belong to its partition';
+comment on function pgq_coop.get_batch_events(int8) is
+    'The events of an open batch that belong to its partition, by id';
+comment on function pgq_coop.upgrade_schema() is
+    'Give the functions their privileges';
 comment on function pgq_ext.get_last_tick(text, text) is
     'The last tick that a consumer has applied in this database';
 comment on function pgq_ext.get_last_tick(text) is
@@ -3278,7 +4008,7 @@ comment on function pgq_ext.upgrade_schema() is
 do $$
 declare
     v_forced boolean := coalesce(current_setting('skytools.force', true), '') = 'on';
-    v_schemas oid[] := (select array_agg(n.oid) from pg_namespace n where n.nspname in ('pgq', 'pgq_ext'));
+    v_schemas oid[] := (select array_agg(n.oid) from pg_namespace n where n.nspname in ('pgq', 'pgq_coop', 'pgq_ext'));
     v_hint text := 'skytools uninstall --force';
     v_found text;
     v_object record;
@@ -3304,7 +4034,7 @@ begin
       from pg_depend d,
            lateral pg_identify_object_as_address(d.classid, d.objid, d.objsubid) a
      where d.deptype in ('n', 'a')
-       and a.object_names[1] not in ('pgq', 'pgq_ext', 'skytools')
+       and a.object_names[1] not in ('pgq', 'pgq_coop', 'pgq_ext', 'skytools')
        and a.type <> 'schema'
        and exists (
            select from pg_class c

@@ -12,10 +12,12 @@ comment on function pgq.seq_setval(text, int8) is
     'Move a sequence forward; it never goes back';
 comment on function pgq._position(int4) is
     'The newest position of a subscription';
-comment on function pgq._move(int4, int4, int8, int8, int8, int8, timestamptz) is
+comment on function pgq._move(int4, int4, int8, int8, int8, int8, timestamptz, text) is
     'Move a subscription on from the position that pgq._position() gave as slot and seq';
 comment on function pgq._set_position(int4, int8, int8, int8, timestamptz) is
     'Put a subscription at a position, whatever it was before';
+comment on function pgq._hold_position(int4) is
+    'Keep a subscription where it is until the transaction ends';
 comment on function pgq._find_batch(int8) is
     'The subscription that has this batch open';
 comment on function pgq.maint_rotate_positions() is
@@ -102,6 +104,8 @@ comment on function pgq.unregister_consumer(text, text) is
     'End a subscription, its subconsumers'' too';
 comment on function pgq.find_tick_helper(int4, int8, timestamptz, int8, int8, interval) is
     'The tick that ends a batch of at least so many events, or so long a time';
+comment on function pgq._batch_end(int4, int8, timestamptz, int8, interval, int4, interval) is
+    'The tick that ends the next batch';
 comment on function pgq.next_batch_custom(text, text, interval, int4, interval) is
     'Open the consumer''s next batch, or give the one that it has open';
 comment on function pgq.next_batch_info(text, text) is
@@ -138,6 +142,8 @@ comment on function pgq.event_retry_raw(text, text, timestamptz, int8, timestamp
     'Have an event, given in full, delivered to one consumer';
 comment on function pgq.maint_retry_events() is
     'Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0';
+comment on function pgq._refuse_lost_batch(int8, int4, text) is
+    'Tell a session that a batch which it had opened was taken over by another worker';
 comment on function pgq.finish_batch(int8) is
     'Close a batch';
 comment on function pgq._ticks_due(int4) is
@@ -156,8 +162,6 @@ comment on function pgq.force_tick(text) is
     'Make the next call of the ticker tick this queue, by a jump of its event sequence; call until the result changes';
 comment on function pgq.split_ticks(text, int4) is
     'Cut the batches that no consumer has opened yet, and what waits for a tick, into batches of bounded size';
-comment on function pgq._hold_position(int4) is
-    'Keep a subscription where it is until the transaction ends';
 comment on function pgq._cut_batch(pgq.tick, pgq.tick, int4) is
     'Ticks to put between two, so that no batch has more than so many events, as far as its transactions allow';
 comment on function pgq.maint_rotate_tables_step1(text) is
@@ -184,6 +188,44 @@ comment on function pgq.get_consumer_info() is
     'State of all subscriptions';
 comment on function pgq._grant_all() is
     'The one table of privileges';
+comment on function pgq_coop.version() is
+    'The version of the schema';
+comment on function pgq_coop._find(text, text) is
+    'A subscription by its names';
+comment on function pgq_coop.register_subconsumer(text, text, text) is
+    'Let a worker take part in a consumer''s work; the consumer is subscribed too if it is not yet';
+comment on function pgq_coop.unregister_subconsumer(text, text, text, int4) is
+    'End a worker''s part in a consumer''s work; the consumer and its other workers go on';
+comment on function pgq_coop.next_batch_custom(text, text, text, interval, int4, interval, interval) is
+    'Give a worker its next batch, or the one that it has open';
+comment on function pgq_coop.next_batch_custom(text, text, text, interval, int4, interval) is
+    'Give a worker its next batch, or the one that it has open; nobody is taken for dead';
+comment on function pgq_coop.next_batch(text, text, text, interval) is
+    'Give a worker its next batch, or the one that it has open';
+comment on function pgq_coop.next_batch(text, text, text) is
+    'Give a worker its next batch, or the one that it has open; nobody is taken for dead';
+comment on function pgq_coop.finish_batch(int8) is
+    'Close a worker''s batch';
+comment on function pgq_coop._held(int8, text) is
+    'A batch that a worker has open';
+comment on function pgq_coop.finish_batch(int8, text) is
+    'Close a batch as the worker that got it';
+comment on function pgq_coop.touch(int8) is
+    'Give a sign of life';
+comment on function pgq_coop.touch(int8, text) is
+    'Give a sign of life as the worker that got the batch';
+comment on function pgq_coop.register_partitions(text, text, int4, text, int8) is
+    'Subscribe a consumer that keeps the order of events within a key';
+comment on function pgq_coop.unregister_partitions(text, text) is
+    'End the subscriptions of a partitioned consumer; its open batches and what waits for a retry are given up';
+comment on function pgq_coop.next_partition(text, text, text, interval) is
+    'Give a worker the next batch of a partition that nobody is working on, or the batch that the worker has open';
+comment on function pgq_coop.partition_filter(int8) is
+    'The condition that holds for the events of a batch which belong to its partition';
+comment on function pgq_coop.get_batch_events(int8) is
+    'The events of an open batch that belong to its partition, by id';
+comment on function pgq_coop.upgrade_schema() is
+    'Give the functions their privileges';
 comment on function pgq_ext.get_last_tick(text, text) is
     'The last tick that a consumer has applied in this database';
 comment on function pgq_ext.get_last_tick(text) is

@@ -10,7 +10,8 @@ language plpgsql as $$
 declare
     v_own text := pg_backend_pid();
     v_slot integer;
-    v_last record;
+    v_had boolean;
+    v_has boolean;
 begin
     if i_holder = v_own then
         return;
@@ -28,8 +29,8 @@ begin
                exists (select from log where pos_holder = $3 and pos_sub = last.sub) as has
           from last
         $sql$, v_slot, (v_slot + 2) % 3)
-       into v_last using i_batch_id, i_sub, v_own;
-    if v_last.had and not v_last.has then
+       into v_had, v_has using i_batch_id, i_sub, v_own;
+    if v_had and not v_has then
         raise exception 'batch % was taken over by another worker', i_batch_id
             using errcode = 'PQ019',
                   hint = 'roll back what was done with its events; a worker that is slow but alive calls pgq_coop.touch() in time';

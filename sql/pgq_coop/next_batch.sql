@@ -9,9 +9,11 @@
 -- returns    the batch's id; null when there is nothing to do yet. Commit before working on the batch: another worker's call
 --            waits for it
 -- raises     PQ001  no such queue
+-- raises     PQ002  it was unregistered just now
 -- raises     PQ008  a name is null
 -- raises     PQ011  the consumer's tick is gone
 -- raises     PQ042  the main consumer has a batch open: it still works without subconsumers
+-- raises     40001  its position was written by hand just now, or is newer than this transaction's snapshot
 -- locks      an advisory lock for the consumer, to the end of the transaction: one worker at a time is given a batch
 -- runs as    owner
 create or replace function pgq_coop.next_batch_custom(
