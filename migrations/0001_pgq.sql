@@ -16,6 +16,595 @@ language sql immutable parallel safe as $$
     select '4.0.0'::text
 $$;
 
+-- Changing many rows by one statement. One function writes that statement, for SQL and for the library alike.
+--
+-- Two statements that touch the same rows in different orders may deadlock, so rows are locked in the order of their keys
+-- before any is changed; an INSERT ... ON CONFLICT gets its rows in that order. A merge, which also deletes rows that the source
+-- lacks, locks all of them first: who waits for a row lock has inserted nothing yet.
+
+-- skytools._batch_sql(i_kind, i_target, i_source, i_source_columns, i_options) -> text
+-- Write the statement that changes a table by the rows of a source, and counts what it did.
+-- i_kind     update, upsert, delete or merge
+-- i_source   a FROM item without alias: a quoted table name, '(select …)' or 'unnest($1::int[], …)'
+-- i_source_columns its columns, in order
+-- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions
+-- returns    a statement that gives one row (inserted, updated, unchanged, deleted, missing, rows)
+-- raises     PQ024  an option is wrong: the key, a column, a kind of relation
+-- raises     PQ025  (by the statement) the source repeats a key, and fold is error
+-- raises     PQ027  no unique index can decide between insert and update
+-- runs as    caller
+create or replace function skytools._batch_sql(
+    i_kind text, i_target regclass, i_source text, i_source_columns text[], i_options jsonb default '{}') returns text
+language plpgsql stable as $$
+declare
+    v_kind text;
+    v_target text;
+    v_key text[];
+    v_columns text[];
+    v_insert text[];
+    v_bad text;
+    v_set jsonb := coalesce(nullif(i_options->'set', 'null'), '{}');
+    v_aggregates jsonb := coalesce(nullif(i_options->'aggregates', 'null'), '{}');
+    v_fold text := coalesce(i_options->>'fold', 'error');
+    v_concurrency text := coalesce(i_options->>'concurrency', 'on conflict');
+    v_within text := coalesce(i_options->>'within', 'true');
+    v_order text := i_options->>'order_by';
+    v_returning boolean := coalesce((i_options->>'return_rows')::boolean, false);
+    v_index record;
+    v_overriding text := '';
+    v_match text;
+    v_changed text;
+    v_assign text;
+    v_key_order text;
+    v_source_order text;
+    v_lock text;
+    v_ctes text[];
+    v_rows text := '';
+    v_counts text;
+begin
+    select c.relkind, format('%I.%I', n.nspname, c.relname) into v_kind, v_target
+      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where c.oid = i_target;
+    if v_kind is null or v_kind not in ('r', 'p', 'v', 'f') then
+        raise exception 'no table to change: %', coalesce(i_target::text, 'NULL')
+            using errcode = 'PQ024', hint = 'name a table, a partitioned table or a view that can be written to';
+    end if;
+    if v_fold not in ('error', 'last', 'first') or v_concurrency not in ('on conflict', 'lock', 'retry') then
+        raise exception 'batch % of %: fold % and concurrency % are not both known', i_kind, i_target, quote_literal(v_fold), quote_literal(v_concurrency)
+            using errcode = 'PQ024', hint = 'fold: error, last or first; concurrency: on conflict, lock or retry';
+    end if;
+
+    v_key := coalesce(
+        array(select jsonb_array_elements_text(nullif(i_options->'key', 'null'))),
+        '{}');
+    if v_key = '{}' then
+        v_key := array(select a.attname::text
+                         from pg_catalog.pg_index i, unnest(i.indkey::smallint[]) with ordinality k (num, n), pg_catalog.pg_attribute a
+                        where i.indrelid = i_target and i.indisprimary and k.n <= i.indnkeyatts
+                          and a.attrelid = i_target and a.attnum = k.num
+                        order by k.n);
+    end if;
+    if v_key = '{}' then
+        raise exception 'table % has no primary key', i_target
+            using errcode = 'PQ024', hint = 'say which columns identify a row: key => array[''id'']';
+    end if;
+
+    -- All that follows works on the columns of the target by name.
+    v_columns := case when nullif(i_options->'columns', 'null') is not null
+        then array(select jsonb_array_elements_text(i_options->'columns'))
+        else array(select a.attname::text from pg_catalog.pg_attribute a
+                    where a.attrelid = i_target and a.attnum > 0 and not a.attisdropped
+                      and a.attgenerated = '' and a.attidentity <> 'a'
+                      and a.attname <> all (v_key) and (a.attname = any (i_source_columns) or v_set ? a.attname)
+                    order by a.attnum) end;
+    if i_kind = 'delete' then
+        v_columns := '{}';
+    end if;
+    select string_agg(format('%I (%s)', w.name, w.why), ', ') into v_bad
+      from (select k, 'of the key, is not in the source' from unnest(v_key) k where k <> all (i_source_columns)
+            union all
+            select c, 'is neither in the source nor in set' from unnest(v_columns) c
+             where c <> all (i_source_columns) and not v_set ? c
+            union all
+            select c, case when a.attname is null then 'is not in the target' else 'is generated' end
+              from unnest(v_key || v_columns) c
+              left join pg_catalog.pg_attribute a
+                on a.attrelid = i_target and a.attname = c and a.attnum > 0 and not a.attisdropped
+             where a.attname is null or (a.attgenerated <> '' and c = any (v_columns))
+            union all
+            select o, 'of set, is not among the columns' from jsonb_object_keys(v_set) o where o <> all (v_columns)
+            union all
+            select o, 'of aggregates, is not in the source or is of the key' from jsonb_object_keys(v_aggregates) o
+             where o <> all (i_source_columns) or o = any (v_key)
+            union all
+            select v_order, 'of order_by, is not in the source' where v_order <> all (i_source_columns)) w (name, why);
+    if v_bad is not null then
+        raise exception 'batch % of %: columns do not fit: %', i_kind, i_target, v_bad
+            using errcode = 'PQ024', hint = format('the source has: %s', array_to_string(i_source_columns, ', '));
+    end if;
+
+    -- The unique index on exactly the key, if there is one.
+    select i.indexrelid::regclass as name, i.indimmediate as immediate,
+           coalesce((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false) as nulls_equal
+      into v_index
+      from pg_catalog.pg_index i
+     where i.indrelid = i_target and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+       and i.indnkeyatts = cardinality(v_key)
+       and (select array_agg(a.attname::text order by a.attname)
+              from unnest(i.indkey::smallint[]) with ordinality k (num, n), pg_catalog.pg_attribute a
+             where k.n <= i.indnkeyatts and a.attrelid = i_target and a.attnum = k.num)
+           = array(select k from unnest(v_key) k order by k collate "C")
+     order by i.indimmediate desc, i.indisprimary desc
+     limit 1;
+    if i_kind in ('upsert', 'merge') and v_concurrency = 'on conflict' and v_index.immediate is not true then
+        raise exception 'batch % of %: no unique index on (%)', i_kind, i_target,
+            (select string_agg(quote_ident(k), ', ') from unnest(v_key) k)
+            using errcode = 'PQ027',
+                  hint = format('create unique index on %s (%s); or: concurrency => ''lock''', i_target,
+                                (select string_agg(quote_ident(k), ', ') from unnest(v_key) k));
+    end if;
+
+    select string_agg(format(case when v_index.nulls_equal then 't.%1$I is not distinct from s.%1$I' else 't.%1$I = s.%1$I' end, k.k),
+                      ' and ' order by k.n),
+           string_agg(format('t.%I', k.k), ', ' order by k.n),
+           string_agg(format('s.%I::%s%s', k.k, pg_catalog.format_type(a.atttypid, null),
+                             case when a.attcollation <> 0
+                                  then (select format(' collate %I.%I', n.nspname, c.collname)
+                                          from pg_catalog.pg_collation c join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+                                         where c.oid = a.attcollation) else '' end), ', ' order by k.n)
+      into v_match, v_key_order, v_source_order
+      from unnest(v_key) with ordinality k (k, n)
+      join pg_catalog.pg_attribute a on a.attrelid = i_target and a.attname = k.k;
+
+    -- The source, each key once.
+    v_ctes := array[format('"#s" as materialized (%s)', skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates))];
+    if v_fold = 'error' and v_aggregates = '{}' then
+        v_ctes := v_ctes || format(
+            '"#r" as materialized (select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s %s group by %s having count(*) > 1 limit 1) r)',
+            v_target, (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(v_key) k),
+            case when v_index.nulls_equal then '' else
+                (select 'where ' || string_agg(format('s.%I is not null', k), ' and ') from unnest(v_key) k) end,
+            (select string_agg(format('s.%I', k), ', ') from unnest(v_key) k));
+        v_match := v_match || ' and (select count(*) from "#r" r) = 0';
+    end if;
+
+    if i_kind in ('upsert', 'merge') then
+        v_insert := array(select a.attname::text from pg_catalog.pg_attribute a
+                           where a.attrelid = i_target and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                             and (a.attname = any (v_key)
+                                  or a.attname = any (i_source_columns)
+                                     and (a.attname = any (v_columns) or i_options->'columns' is null or i_options->'columns' in ('null', '[]')))
+                           order by a.attnum);
+        if exists (select from pg_catalog.pg_attribute a
+                    where a.attrelid = i_target and a.attidentity = 'a' and a.attname = any (v_insert)) then
+            v_overriding := 'overriding system value ';
+        end if;
+    end if;
+
+    if i_kind in ('upsert', 'merge') and v_concurrency = 'on conflict' then
+        -- The row that was refused is called excluded; expressions know it as s.
+        select string_agg(format('%I = %s', c, e.new), ', '),
+               case when (i_options->>'rewrite')::boolean then ''
+                    else format(' where pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
+                                string_agg(format('%s::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
+          into v_assign, v_changed
+          from unnest(v_columns) c,
+               lateral (select case when v_set ? c then format('(select (%s) from (select excluded.*) s)', v_set->>c)
+                                    else format('excluded.%I', c) end as new) e;
+        if i_kind = 'merge' then
+            v_ctes := v_ctes || format('"#l" as materialized (select 1 from %s t where exists (select from "#s" s where %s) or ((%s) and not exists (select from "#s" s where %s)) order by %s for update)',
+                v_target, v_match, v_within, v_match, v_key_order)
+                || format('"#d" as (delete from %s t where (%s) and not exists (select from "#s" s where %s) and (select count(*) from "#l" l) >= 0 returning %s)',
+                          v_target, v_within, v_match, case when v_returning then 'to_jsonb(t) as row' else '1' end);
+        end if;
+        v_ctes := v_ctes || format('"#i" as (insert into %s as t (%s) %sselect %s from "#s" s where %s order by %s on conflict (%s) do %s returning %s as inserted%s)',
+            v_target, (select string_agg(quote_ident(c), ', ') from unnest(v_insert) c), v_overriding,
+            (select string_agg(format('s.%I', c), ', ') from unnest(v_insert) c),
+            concat_ws(' and ', case when v_match like '%from "#r" r) = 0' then '(select count(*) from "#r" r) = 0' end,
+                      case when i_kind = 'merge' then '(select count(*) from "#l" l) >= 0' end, 'true'),
+            v_source_order, (select string_agg(quote_ident(k), ', ') from unnest(v_key) k),
+            case when v_columns = '{}' then 'nothing' else 'update set ' || v_assign || v_changed end,
+            -- Rows that went into a partition show no xmax: there, what was visible before counts as updated.
+            case v_kind when 'r' then 't.xmax = 0'
+                        else format('not exists (select from %s s where %s)', v_target, replace(v_match, ' and (select count(*) from "#r" r) = 0', '')) end,
+            case when v_returning then ', to_jsonb(t) as row' else '' end);
+        v_counts := format('c.inserted, c.updated, (select count(*) from "#s" s) - c.inserted - c.updated, %s, 0::bigint',
+                           case when i_kind = 'merge' then '(select count(*) from "#d" d)' else '0::bigint' end);
+        v_rows := $sql$select case when i.inserted then 'insert' else 'update' end as action, i.row from "#i" i$sql$
+                  || case when i_kind = 'merge' then $sql$ union all select 'delete', d.row from "#d" d$sql$ else '' end;
+        return format('with %s select %s, %s from (select count(*) filter (where i.inserted) as inserted, count(*) filter (where not i.inserted) as updated from "#i" i) c',
+                      array_to_string(v_ctes, ', '), v_counts,
+                      case when v_returning then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a)$sql$, v_rows)
+                           else 'null::jsonb' end);
+    end if;
+
+    -- Update, delete, and insert of what is not there: row locks in key order first, then the change.
+    v_lock := case
+        when v_concurrency = 'lock' then ''
+        when i_kind in ('delete', 'merge') then
+            case when has_any_column_privilege(i_target, 'update') and not row_security_active(i_target) then ' for update of t' else '' end
+        when v_columns = '{}' then ''
+        else ' for no key update of t' end;
+    v_ctes := v_ctes || format('"#l" as materialized (select 1 from %s t%s order by %s%s)', v_target,
+        case when i_kind = 'merge'
+             then format(' where exists (select from "#s" s where %1$s) or ((%2$s) and not exists (select from "#s" s where %1$s))', v_match, v_within)
+             else format(' join "#s" s on %s', v_match) end,
+        v_key_order, v_lock);
+    if v_columns <> '{}' then
+        select string_agg(format('%I = %s', c, e.new), ', '),
+               case when (i_options->>'rewrite')::boolean then ''
+                    else format(' and pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
+                                string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
+          into v_assign, v_changed
+          from unnest(v_columns) c,
+               lateral (select case when v_set ? c then format('(%s)', v_set->>c) else format('s.%I', c) end as new) e;
+        v_ctes := v_ctes || format('"#u" as (update %s t set %s from "#s" s where %s and (select count(*) from "#l" l) >= 0%s returning %s)',
+            v_target, v_assign, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end);
+        v_rows := $sql$select 'update' as action, u.row from "#u" u$sql$;
+    end if;
+    if i_kind in ('upsert', 'merge') then
+        v_ctes := v_ctes || format('"#i" as (insert into %s as t (%s) %sselect %s from "#s" s where (select count(*) from "#l" l) >= 0 and not exists (select from %s t where %s) order by %s returning %s)',
+            v_target, (select string_agg(quote_ident(c), ', ') from unnest(v_insert) c), v_overriding,
+            (select string_agg(format('s.%I', c), ', ') from unnest(v_insert) c), v_target, v_match, v_source_order,
+            case when v_returning then 'to_jsonb(t) as row' else '1' end);
+        v_rows := concat_ws(' union all ', nullif(v_rows, ''), $sql$select 'insert' as action, i.row from "#i" i$sql$);
+    end if;
+    if i_kind in ('delete', 'merge') then
+        v_ctes := v_ctes || format('"#d" as (delete from %s t %s and (select count(*) from "#l" l) >= 0 returning %s)', v_target,
+            case when i_kind = 'delete' then format('using "#s" s where %s', v_match)
+                 else format('where (%s) and not exists (select from "#s" s where %s)', v_within, v_match) end,
+            case when v_returning then 'to_jsonb(t) as row' else '1' end);
+        v_rows := concat_ws(' union all ', nullif(v_rows, ''), $sql$select 'delete' as action, d.row from "#d" d$sql$);
+    end if;
+
+    v_counts := concat_ws(', ',
+        case when i_kind in ('upsert', 'merge') then '(select count(*) from "#i" i)' else '0::bigint' end,
+        case when v_columns <> '{}' then '(select count(*) from "#u" u)' else '0::bigint' end,
+        case when i_kind = 'delete' then '0::bigint' else
+            format('(select count(*) from "#l" l) - %s%s', case when v_columns <> '{}' then '(select count(*) from "#u" u)' else '0' end,
+                   case when i_kind = 'merge' then ' - (select count(*) from "#d" d)' else '' end) end,
+        case when i_kind in ('delete', 'merge') then '(select count(*) from "#d" d)' else '0::bigint' end,
+        case when i_kind in ('upsert', 'merge') then '0::bigint'
+             when v_index.name is not null then format('(select count(*) from "#s" s) - (select count(*) from %s)', case when i_kind = 'delete' then '"#d"' else '"#l"' end)
+             else format('(select count(*) from "#s" s where not exists (select from %s t where %s))', v_target, v_match) end);
+    return format('with %s select %s, %s', array_to_string(v_ctes, ', '), v_counts,
+        case when v_returning and v_rows <> ''
+             then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a)$sql$, v_rows)
+             when v_returning then $sql$'[]'::jsonb$sql$
+             else 'null::jsonb' end);
+end $$;
+
+-- skytools._batch_fold(i_target, i_source, i_source_columns, i_key, i_fold, i_order, i_aggregates) -> text
+-- Write the query that gives each key of a source once.
+-- runs as    caller
+create or replace function skytools._batch_fold(
+    i_target regclass, i_source text, i_source_columns text[], i_key text[], i_fold text, i_order text, i_aggregates jsonb) returns text
+language plpgsql stable as $$
+declare
+    v_list text := (select string_agg(quote_ident(c), ', ' order by n) from unnest(i_source_columns) with ordinality u (c, n));
+    v_key text := (select string_agg(format('s.%I', k), ', ') from unnest(i_key) k);
+    v_last text := format('%ss."#" %s', case when i_order is not null then format('s.%I %s, ', i_order,
+                       case i_fold when 'first' then 'asc nulls first' else 'desc nulls last' end) else '' end,
+                       case i_fold when 'first' then 'asc' else 'desc' end);
+    v_numbered text := format('(select s.*, row_number() over () as "#" from %s as s (%s)) s', i_source, v_list);
+begin
+    if i_aggregates <> '{}' then
+        return format('select %s from %s group by %s',
+            (select string_agg(case
+                        when c = any (i_key) then format('s.%I', c)
+                        when (i_aggregates->>c) ~ '^\w+$' then format('%s(s.%I) as %I', i_aggregates->>c, c, c)
+                        when i_aggregates ? c then format('(%s) as %I', i_aggregates->>c, c)
+                        else format('(array_agg(s.%I order by %s))[1] as %I', c, v_last, c) end, ', ' order by n)
+               from unnest(i_source_columns) with ordinality u (c, n)),
+            v_numbered, v_key);
+    elsif i_fold <> 'error' then
+        return format('select distinct on (%s) %s from %s order by %s, %s', v_key,
+                      (select string_agg(format('s.%I', c), ', ' order by n) from unnest(i_source_columns) with ordinality u (c, n)),
+                      v_numbered, v_key, v_last);
+    end if;
+    return format('select * from %s as s (%s)', i_source, v_list);
+end $$;
+
+-- skytools._batch_type(i_target, i_column) -> text
+-- The type with which a value is compared with what a column holds.
+-- returns    for strings without their length: a value that is too long must be refused, not cut
+-- runs as    caller
+create or replace function skytools._batch_type(i_target regclass, i_column text) returns text
+language sql stable as $$
+    select pg_catalog.format_type(a.atttypid, case when a.atttypid in ('varchar'::regtype, 'varbit'::regtype) then null else nullif(a.atttypmod, -1) end)
+      from pg_catalog.pg_attribute a
+     where a.attrelid = i_target and a.attname = i_column
+$$;
+
+-- skytools._refuse_repeated(i_target, i_key) -> void
+-- Stop a batch whose source has a key twice.
+-- runs as    caller
+create or replace function skytools._refuse_repeated(i_target text, i_key jsonb) returns integer
+language plpgsql as $$
+begin
+    raise exception 'batch for %: the source has more than one row with the key %', i_target, i_key
+        using errcode = 'PQ025', hint = 'fold => ''last'', or aggregates => ''{"column": "sum"}'', makes one row of them';
+end $$;
+
+-- skytools._batch(i_kind, i_target, i_source, i_on_missing, i_timeout, i_options) -> record
+-- Run the statement that skytools._batch_sql() writes, as its concurrency asks for.
+-- raises     PQ024, PQ025, PQ027  as skytools._batch_sql()
+-- raises     PQ026  a row is missing in the target, and i_on_missing is error
+-- raises     PQ028  the lock was not granted in time
+-- runs as    caller
+create or replace function skytools._batch(
+    i_kind text, i_target regclass, i_source text, i_on_missing text, i_timeout interval, i_options jsonb,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language plpgsql set jit = off set work_mem = '64MB' as $$
+declare
+    v_source text := skytools._batch_source(i_source);
+    v_sql text;
+    v_try integer := 0;
+    v_before text;
+begin
+    if coalesce(i_on_missing, '') not in ('ignore', 'error', 'insert') or (i_on_missing = 'insert' and i_kind = 'delete') then
+        raise exception 'batch % of %: on_missing is %', i_kind, i_target, quote_nullable(i_on_missing)
+            using errcode = 'PQ024', hint = 'on_missing: ignore, error, or insert for an update';
+    end if;
+    v_sql := skytools._batch_sql(case when i_on_missing = 'insert' then 'upsert' else i_kind end, i_target, v_source,
+                                 skytools._batch_columns(v_source), i_options);
+    if i_options->>'concurrency' = 'lock' then
+        v_before := current_setting('lock_timeout');
+        perform set_config('lock_timeout', (extract(epoch from i_timeout) * 1000)::bigint::text, true);
+        begin
+            execute format('lock table %s in share row exclusive mode', i_target);
+        exception when lock_not_available then
+            raise exception 'batch % of %: another transaction held the table for longer than %', i_kind, i_target, i_timeout
+                using errcode = 'PQ028', hint = 'try again, or wait longer: timeout => ''1 minute''';
+        end;
+        perform set_config('lock_timeout', v_before, true);
+    end if;
+    if i_options->>'concurrency' = 'retry' then
+        loop
+            begin
+                execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+                exit;
+            exception when unique_violation or deadlock_detected or serialization_failure then
+                v_try := v_try + 1;
+                -- With a fixed snapshot a second look finds what the first found.
+                if v_try > 9 or current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+                    raise;
+                end if;
+            end;
+        end loop;
+    else
+        execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+    end if;
+    if i_on_missing = 'error' and missing > 0 then
+        raise exception 'batch % of %: % of the source''s rows are not in the target', i_kind, i_target, missing
+            using errcode = 'PQ026', hint = 'nothing was changed; on_missing => ''ignore'' leaves them out';
+    end if;
+end $$;
+
+-- skytools._batch_source(i_source) -> text
+-- A source as a FROM item: a query in parentheses, or a table's quoted name.
+-- runs as    caller
+create or replace function skytools._batch_source(i_source text) returns text
+language plpgsql stable as $$
+begin
+    if i_source ~* '^\s*(\(|(select|with|values|table)\M)' then
+        return format(E'(%s\n)', i_source);
+    elsif to_regclass(i_source) is null then
+        raise exception 'no such source: %', coalesce(i_source, 'NULL')
+            using errcode = 'PQ024', hint = 'a source is a table''s name, or a query such as ''select id, name from …''';
+    end if;
+    return (select format('%I.%I', n.nspname, c.relname)
+              from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+             where c.oid = to_regclass(i_source));
+end $$;
+
+-- skytools._batch_columns(i_source) -> text[]
+-- The columns of a FROM item, without running it.
+-- runs as    caller
+create or replace function skytools._batch_columns(i_source text) returns text[]
+language plpgsql stable as $$
+declare
+    v_row json;
+begin
+    execute format('select row_to_json(y) from (select x.* from (select 1) one left join (select * from %s q limit 0) x on true) y', i_source)
+       into v_row;
+    return array(select json_object_keys(v_row));
+end $$;
+
+-- skytools.batch_update(target, source, …) -> record
+-- Update the rows of a table that a source names by key, in one statement.
+-- target     the table, partitioned table or view
+-- source     a table, temporary or not, or as text a query
+-- key        the columns that identify a row; default: the primary key. A null in them equals nothing, unless the unique
+--            index on them says nulls not distinct
+-- columns    the columns to set; default: all that both have, generated ones aside
+-- set        expressions for columns, over t (the row there is) and s (the source's): '{"n": "t.n + s.n"}'. They are SQL
+--            and run with the caller's rights: never build them from data
+-- fold       of rows with one key: error, last (take the last one) or first
+-- aggregates fold columns by an aggregate instead: '{"n": "sum"}', or an expression over s; the other columns take the last
+-- order_by   the column that says which row is the last; default: the order in which the source gives them
+-- on_missing what to do with rows that the target lacks: ignore, error or insert
+-- concurrency 'on conflict': row locks in key order, and the unique index on the key decides what is inserted; 'lock': the
+--            table is locked against all other writers; 'retry': tried again when another transaction came first
+-- timeout    how long to wait for that lock of the table
+-- rewrite    write rows that would stay as they are, too
+-- return_rows give the rows that were changed
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
+-- raises     PQ025  the source repeats a key, and fold is error
+-- raises     PQ026  the target lacks a row, and on_missing is error
+-- raises     PQ027  no unique index on the key, and concurrency is on conflict
+-- raises     PQ028  the lock was not granted in time
+-- locks      the rows, in the order of their keys; with 'lock' the table SHARE ROW EXCLUSIVE
+-- runs as    caller
+-- see        docs/batch-updates.md
+create or replace function skytools.batch_update(
+    target regclass, source text, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, on_missing text default 'ignore',
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('update', batch_update.target, batch_update.source, batch_update.on_missing, batch_update.timeout,
+                           jsonb_build_object('key', batch_update.key, 'columns', batch_update.columns, 'set', batch_update.set, 'fold', batch_update.fold, 'aggregates', batch_update.aggregates, 'order_by', batch_update.order_by, 'concurrency', batch_update.concurrency, 'rewrite', batch_update.rewrite, 'return_rows', batch_update.return_rows)) b
+$$;
+
+create or replace function skytools.batch_update(
+    target regclass, source regclass, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, on_missing text default 'ignore',
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('update', batch_update.target, batch_update.source::text, batch_update.on_missing, batch_update.timeout,
+                           jsonb_build_object('key', batch_update.key, 'columns', batch_update.columns, 'set', batch_update.set, 'fold', batch_update.fold, 'aggregates', batch_update.aggregates, 'order_by', batch_update.order_by, 'concurrency', batch_update.concurrency, 'rewrite', batch_update.rewrite, 'return_rows', batch_update.return_rows)) b
+$$;
+
+-- skytools.batch_upsert(target, source, …) -> record
+-- Update the rows of a table that a source names by key, and insert those that are not there, in one statement.
+-- target     the table, partitioned table or view
+-- source     a table, temporary or not, or as text a query
+-- key        the columns that identify a row; default: the primary key. A null in them equals nothing, unless the unique
+--            index on them says nulls not distinct
+-- columns    the columns to set; default: all that both have, generated ones aside
+-- set        expressions for columns, over t (the row there is) and s (the source's): '{"n": "t.n + s.n"}'. They are SQL
+--            and run with the caller's rights: never build them from data
+-- fold       of rows with one key: error, last (take the last one) or first
+-- aggregates fold columns by an aggregate instead: '{"n": "sum"}', or an expression over s; the other columns take the last
+-- order_by   the column that says which row is the last; default: the order in which the source gives them
+-- concurrency 'on conflict': row locks in key order, and the unique index on the key decides what is inserted; 'lock': the
+--            table is locked against all other writers; 'retry': tried again when another transaction came first
+-- timeout    how long to wait for that lock of the table
+-- rewrite    write rows that would stay as they are, too
+-- return_rows give the rows that were changed
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
+-- raises     PQ025  the source repeats a key, and fold is error
+-- raises     PQ027  no unique index on the key, and concurrency is on conflict
+-- raises     PQ028  the lock was not granted in time
+-- locks      the rows, in the order of their keys; with 'lock' the table SHARE ROW EXCLUSIVE
+-- runs as    caller
+-- see        docs/batch-updates.md
+create or replace function skytools.batch_upsert(
+    target regclass, source text, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null,
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('upsert', batch_upsert.target, batch_upsert.source, 'ignore', batch_upsert.timeout,
+                           jsonb_build_object('key', batch_upsert.key, 'columns', batch_upsert.columns, 'set', batch_upsert.set, 'fold', batch_upsert.fold, 'aggregates', batch_upsert.aggregates, 'order_by', batch_upsert.order_by, 'concurrency', batch_upsert.concurrency, 'rewrite', batch_upsert.rewrite, 'return_rows', batch_upsert.return_rows)) b
+$$;
+
+create or replace function skytools.batch_upsert(
+    target regclass, source regclass, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null,
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('upsert', batch_upsert.target, batch_upsert.source::text, 'ignore', batch_upsert.timeout,
+                           jsonb_build_object('key', batch_upsert.key, 'columns', batch_upsert.columns, 'set', batch_upsert.set, 'fold', batch_upsert.fold, 'aggregates', batch_upsert.aggregates, 'order_by', batch_upsert.order_by, 'concurrency', batch_upsert.concurrency, 'rewrite', batch_upsert.rewrite, 'return_rows', batch_upsert.return_rows)) b
+$$;
+
+-- skytools.batch_delete(target, source, …) -> record
+-- Delete the rows of a table that a source names by key, in one statement.
+-- target     the table, partitioned table or view
+-- source     a table, temporary or not, or as text a query
+-- key        the columns that identify a row; default: the primary key. A null in them equals nothing, unless the unique
+--            index on them says nulls not distinct
+-- fold       of rows with one key: error, last (take the last one) or first
+-- aggregates fold columns by an aggregate instead: '{"n": "sum"}', or an expression over s; the other columns take the last
+-- order_by   the column that says which row is the last; default: the order in which the source gives them
+-- on_missing what to do with rows that the target lacks: ignore or error
+-- concurrency 'on conflict': row locks in key order, and the unique index on the key decides what is inserted; 'lock': the
+--            table is locked against all other writers; 'retry': tried again when another transaction came first
+-- timeout    how long to wait for that lock of the table
+-- return_rows give the rows that were changed
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
+-- raises     PQ025  the source repeats a key, and fold is error
+-- raises     PQ026  the target lacks a row, and on_missing is error
+-- raises     PQ028  the lock was not granted in time
+-- locks      the rows, in the order of their keys; with 'lock' the table SHARE ROW EXCLUSIVE
+-- runs as    caller
+-- see        docs/batch-updates.md
+create or replace function skytools.batch_delete(
+    target regclass, source text, key text[] default null,
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, on_missing text default 'ignore',
+    concurrency text default 'on conflict', timeout interval default '10 seconds', return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('delete', batch_delete.target, batch_delete.source, batch_delete.on_missing, batch_delete.timeout,
+                           jsonb_build_object('key', batch_delete.key, 'fold', batch_delete.fold, 'aggregates', batch_delete.aggregates, 'order_by', batch_delete.order_by, 'concurrency', batch_delete.concurrency, 'return_rows', batch_delete.return_rows)) b
+$$;
+
+create or replace function skytools.batch_delete(
+    target regclass, source regclass, key text[] default null,
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, on_missing text default 'ignore',
+    concurrency text default 'on conflict', timeout interval default '10 seconds', return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('delete', batch_delete.target, batch_delete.source::text, batch_delete.on_missing, batch_delete.timeout,
+                           jsonb_build_object('key', batch_delete.key, 'fold', batch_delete.fold, 'aggregates', batch_delete.aggregates, 'order_by', batch_delete.order_by, 'concurrency', batch_delete.concurrency, 'return_rows', batch_delete.return_rows)) b
+$$;
+
+-- skytools.batch_merge(target, source, …) -> record
+-- Make a table, or a part of it, like a source: insert, update, and delete rows that the source lacks, in one statement.
+-- target     the table, partitioned table or view
+-- source     a table, temporary or not, or as text a query
+-- key        the columns that identify a row; default: the primary key. A null in them equals nothing, unless the unique
+--            index on them says nulls not distinct
+-- columns    the columns to set; default: all that both have, generated ones aside
+-- set        expressions for columns, over t (the row there is) and s (the source's): '{"n": "t.n + s.n"}'. They are SQL
+--            and run with the caller's rights: never build them from data
+-- fold       of rows with one key: error, last (take the last one) or first
+-- aggregates fold columns by an aggregate instead: '{"n": "sum"}', or an expression over s; the other columns take the last
+-- order_by   the column that says which row is the last; default: the order in which the source gives them
+-- within     a condition over t: only rows for which it holds are deleted when the source lacks them
+-- concurrency 'on conflict': row locks in key order, and the unique index on the key decides what is inserted; 'lock': the
+--            table is locked against all other writers; 'retry': tried again when another transaction came first
+-- timeout    how long to wait for that lock of the table
+-- rewrite    write rows that would stay as they are, too
+-- return_rows give the rows that were changed
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
+-- raises     PQ025  the source repeats a key, and fold is error
+-- raises     PQ027  no unique index on the key, and concurrency is on conflict
+-- raises     PQ028  the lock was not granted in time
+-- locks      the rows, in the order of their keys; with 'lock' the table SHARE ROW EXCLUSIVE
+-- runs as    caller
+-- see        docs/batch-updates.md
+create or replace function skytools.batch_merge(
+    target regclass, source text, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, within text default null,
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('merge', batch_merge.target, batch_merge.source, 'ignore', batch_merge.timeout,
+                           jsonb_build_object('key', batch_merge.key, 'columns', batch_merge.columns, 'set', batch_merge.set, 'fold', batch_merge.fold, 'aggregates', batch_merge.aggregates, 'order_by', batch_merge.order_by, 'concurrency', batch_merge.concurrency, 'within', batch_merge.within, 'rewrite', batch_merge.rewrite, 'return_rows', batch_merge.return_rows)) b
+$$;
+
+create or replace function skytools.batch_merge(
+    target regclass, source regclass, key text[] default null,
+    columns text[] default null, set jsonb default '{}',
+    fold text default 'error', aggregates jsonb default '{}', order_by text default null, within text default null,
+    concurrency text default 'on conflict', timeout interval default '10 seconds', rewrite boolean default false, return_rows boolean default false,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language sql as $$
+    select b.inserted, b.updated, b.unchanged, b.deleted, b.missing, b.rows
+      from skytools._batch('merge', batch_merge.target, batch_merge.source::text, 'ignore', batch_merge.timeout,
+                           jsonb_build_object('key', batch_merge.key, 'columns', batch_merge.columns, 'set', batch_merge.set, 'fold', batch_merge.fold, 'aggregates', batch_merge.aggregates, 'order_by', batch_merge.order_by, 'concurrency', batch_merge.concurrency, 'within', batch_merge.within, 'rewrite', batch_merge.rewrite, 'return_rows', batch_merge.return_rows)) b
+$$;
+
 create schema pgq;
 comment on schema pgq is 'skytools: PgQ, a transactional, snapshot-batched queue';
 grant usage on schema pgq to public;
@@ -3749,6 +4338,28 @@ select pgq_ext.upgrade_schema();
 
 comment on function skytools.version() is
     'The version of the installed bundle';
+comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
+    'Write the statement that changes a table by the rows of a source, and counts what it did';
+comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
+    'Write the query that gives each key of a source once';
+comment on function skytools._batch_type(regclass, text) is
+    'The type with which a value is compared with what a column holds';
+comment on function skytools._refuse_repeated(text, jsonb) is
+    'Stop a batch whose source has a key twice';
+comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is
+    'Run the statement that skytools._batch_sql() writes, as its concurrency asks for';
+comment on function skytools._batch_source(text) is
+    'A source as a FROM item';
+comment on function skytools._batch_columns(text) is
+    'The columns of a FROM item, without running it';
+comment on function skytools.batch_update(regclass, text, text[], text[], jsonb, text, jsonb, text, text, text, interval, bool, bool) is
+    'Update the rows of a table that a source names by key, in one statement';
+comment on function skytools.batch_upsert(regclass, text, text[], text[], jsonb, text, jsonb, text, text, interval, bool, bool) is
+    'Update the rows of a table that a source names by key, and insert those that are not there, in one statement';
+comment on function skytools.batch_delete(regclass, text, text[], text, jsonb, text, text, text, interval, bool) is
+    'Delete the rows of a table that a source names by key, in one statement';
+comment on function skytools.batch_merge(regclass, text, text[], text[], jsonb, text, jsonb, text, text, text, interval, bool, bool) is
+    'Make a table, or a part of it, like a source';
 comment on function pgq.version() is
     'The version of the queue schema; the ticker daemon pgqd works with any that begins with 3 or more';
 comment on function pgq.quote_fqname(text) is

@@ -2,6 +2,28 @@
 
 comment on function skytools.version() is
     'The version of the installed bundle';
+comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
+    'Write the statement that changes a table by the rows of a source, and counts what it did';
+comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
+    'Write the query that gives each key of a source once';
+comment on function skytools._batch_type(regclass, text) is
+    'The type with which a value is compared with what a column holds';
+comment on function skytools._refuse_repeated(text, jsonb) is
+    'Stop a batch whose source has a key twice';
+comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is
+    'Run the statement that skytools._batch_sql() writes, as its concurrency asks for';
+comment on function skytools._batch_source(text) is
+    'A source as a FROM item';
+comment on function skytools._batch_columns(text) is
+    'The columns of a FROM item, without running it';
+comment on function skytools.batch_update(regclass, text, text[], text[], jsonb, text, jsonb, text, text, text, interval, bool, bool) is
+    'Update the rows of a table that a source names by key, in one statement';
+comment on function skytools.batch_upsert(regclass, text, text[], text[], jsonb, text, jsonb, text, text, interval, bool, bool) is
+    'Update the rows of a table that a source names by key, and insert those that are not there, in one statement';
+comment on function skytools.batch_delete(regclass, text, text[], text, jsonb, text, text, text, interval, bool) is
+    'Delete the rows of a table that a source names by key, in one statement';
+comment on function skytools.batch_merge(regclass, text, text[], text[], jsonb, text, jsonb, text, text, text, interval, bool, bool) is
+    'Make a table, or a part of it, like a source';
 comment on function pgq.version() is
     'The version of the queue schema; the ticker daemon pgqd works with any that begins with 3 or more';
 comment on function pgq.quote_fqname(text) is

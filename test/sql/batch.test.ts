@@ -3,8 +3,7 @@ import type { Db, Row } from '../../src/db/db.ts'
 import { databases, servers } from '../support/databases.ts'
 import { backend, one, waiting } from '../support/queues.ts'
 
-type Counts = Record<'inserted' | 'updated' | 'unchanged' | 'deleted' | 'missing', bigint>
-interface Outcome extends Counts {
+type Outcome = Record<'inserted' | 'updated' | 'unchanged' | 'deleted' | 'missing', bigint> & {
   readonly rows: { action: string; row: Row }[] | null
 }
 
