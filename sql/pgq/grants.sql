@@ -7,15 +7,15 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
-            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template to %I', v_role);
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
         end if;
     end loop;
     if pg_catalog.to_regrole('pgq_admin') is not null then
         grant insert, update, delete on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to pgq_admin;
-        grant select, insert, update, delete on pgq.retry_queue to pgq_admin;
+        grant select, insert, update, delete on pgq.retry_queue, pgq.dead_letter, pgq.delayed_event, pgq.event_key to pgq_admin;
         grant insert, truncate on pgq.event_template to pgq_admin;
     end if;
 
@@ -29,11 +29,12 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- producing
-            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer}'),
+            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table}', '{pgq_writer}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
+               pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)

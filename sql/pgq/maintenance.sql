@@ -6,7 +6,7 @@ create or replace function pgq.maint_tables_to_vacuum() returns setof text
 language sql as $$
     select n.nspname || '.' || c.relname
       from (values ('pgq', 'subscriber'), ('pgq', 'position_epoch'), ('pgq', 'consumer'), ('pgq', 'queue'), ('pgq', 'tick'),
-                   ('pgq', 'retry_queue'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
+                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
                    ('pgq_ext', 'completed_event'), ('pgq_ext', 'partial_batch'), ('pgq_node', 'local_state'),
                    ('londiste', 'seq_info'), ('txid', 'epoch'), ('londiste', 'completed')) as v (schema, name)
       join pg_catalog.pg_namespace n on n.nspname = v.schema
@@ -48,6 +48,11 @@ begin
     -- The current slot of the position log is worth leaving when it holds some thousand rows.
     if exists (select from pgq.position_epoch e where pg_relation_size(format('pgq.position_%s', e.epoch % 3)::regclass) > 1048576) then
         func_name := 'pgq.maint_rotate_positions';
+        func_arg := null;
+        return next;
+    end if;
+    if exists (select from pgq.event_key k where k.until <= now()) then
+        func_name := 'pgq.maint_expire_keys';
         func_arg := null;
         return next;
     end if;

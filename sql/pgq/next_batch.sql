@@ -68,7 +68,7 @@ end $$;
 -- i_min_lag      only events that are at least this old; null: any
 -- i_min_count    only a batch of about this many events; null: any
 -- i_min_interval only a batch that covers this much time; null: any. With i_min_count too, either suffices
--- returns    the batch and its ticks; all null when there is nothing to do yet
+-- returns    the batch and its ticks; all null when there is nothing to do yet, or the consumer is paused
 -- raises     PQ002  not subscribed
 -- raises     PQ011  the subscription's tick is gone
 -- locks      none; when another transaction opens or closes a batch of this consumer, waits for it to end
@@ -82,10 +82,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue_id integer;
     v_sub integer;
+    v_paused boolean;
     v_pos record;
 begin
     loop
-        select s.sub_queue, s.sub_key into v_queue_id, v_sub
+        select s.sub_queue, s.sub_key, exists (select from pgq.paused_consumer p where p.sub_key = s.sub_key)
+          into v_queue_id, v_sub, v_paused
           from pgq.queue q
           join pgq.subscriber s on s.sub_queue = q.queue_id
           join pgq.consumer c on c.co_id = s.sub_consumer
@@ -93,6 +95,10 @@ begin
         if not found then
             raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
                 using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+        end if;
+
+        if v_paused then
+            return;
         end if;
 
         v_pos := pgq._position(v_sub);
@@ -133,7 +139,7 @@ end $$;
 
 -- pgq.next_batch_info(i_queue_name, i_consumer_name) -> record
 -- Open the consumer's next batch, or give the one that it has open.
--- returns    the batch and its ticks; all null when there is nothing to do yet
+-- returns    the batch and its ticks; all null when there is nothing to do yet, or the consumer is paused
 -- raises     PQ002, PQ011  as pgq.next_batch_custom()
 -- runs as    caller; see pgq.next_batch_custom()
 create or replace function pgq.next_batch_info(

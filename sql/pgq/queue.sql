@@ -84,6 +84,7 @@ begin
     execute format('drop table pgq.event_%s', v_queue.queue_id);
     delete from pgq.tick t where t.tick_queue = v_queue.queue_id;
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
+    delete from pgq.dead_letter d where d.queue_name = x_queue_name;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
     execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
     for v_function in select * from pgq._queue_functions(v_queue.queue_id) loop

@@ -121,8 +121,9 @@ end $$;
 
 -- pgq.maint_retry_events() -> integer
 -- Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0.
--- Queues that do not take events now (queue_disable_insert) keep theirs waiting and hold up no other queue.
--- returns    how many, at most 10
+-- Delayed events whose time has come go with them. Queues that do not take events now (queue_disable_insert) keep theirs
+-- waiting and hold up no other queue.
+-- returns    how many: at most 10, and at most 1000 delayed ones besides
 -- locks      pgq.retry_queue SHARE UPDATE EXCLUSIVE: one caller at a time; consumers go on noting retries
 -- runs as    caller (pgq_admin)
 create or replace function pgq.maint_retry_events() returns integer
@@ -145,5 +146,5 @@ begin
         delete from pgq.retry_queue r where r.ev_owner = v_event.ev_owner and r.ev_id = v_event.ev_id;
         v_count := v_count + 1;
     end loop;
-    return v_count;
+    return v_count + pgq.maint_delayed_events();
 end $$;
