@@ -1419,6 +1419,7 @@ begin
     execute format('drop table pgq.event_%s', v_queue.queue_id);
     delete from pgq.tick t where t.tick_queue = v_queue.queue_id;
     delete from pgq.retry_queue r where r.ev_queue = v_queue.queue_id;
+    delete from pgq.dead_letter d where d.queue_name = x_queue_name;
     delete from pgq.queue q where q.queue_id = v_queue.queue_id;
     execute format('drop sequence pgq.event_%1$s_id_seq, pgq.event_%1$s_tick_seq', v_queue.queue_id);
     for v_function in select * from pgq._queue_functions(v_queue.queue_id) loop
@@ -1762,6 +1763,188 @@ begin
     select e.ev_id, e.ev_time, e.ev_txid, e.ev_retry, e.ev_type, e.ev_data::jsonb,
            e.ev_extra1, e.ev_extra2, e.ev_extra3, e.ev_extra4
       from pgq.get_batch_events(x_batch_id) e;
+end $$;
+
+-- Events for later wait in a plain table, and are put into their queues by maintenance when their time has come. Rows leave
+-- it by DELETE: unlike in a queue, vacuum has work here.
+create table pgq.delayed_event (
+    delayed_id  bigint generated always as identity,
+    queue_id    integer not null,
+    due_time    timestamptz not null,
+    ev_type     text,
+    ev_data     text,
+    ev_extra1   text,
+    ev_extra2   text,
+    ev_extra3   text,
+    ev_extra4   text,
+    constraint delayed_event_pkey primary key (delayed_id),
+    constraint delayed_event_queue_fkey foreign key (queue_id) references pgq.queue (queue_id) on delete cascade
+);
+create index delayed_event_due_idx on pgq.delayed_event (due_time, delayed_id);
+create index delayed_event_queue_idx on pgq.delayed_event (queue_id);
+comment on table pgq.delayed_event is 'Events that wait for their time: see pgq.insert_event_at()';
+
+-- pgq.insert_event_at(i_queue_name, i_time, i_type, i_data, i_extra1, i_extra2, i_extra3, i_extra4) -> bigint
+-- Put an event into a queue at a later time, if the caller's transaction commits. It comes with the first maintenance round
+-- (pgq.maint_retry_events()) after that time; events that are due come in the order of their times. Its ev_time is then i_time.
+-- i_time     not before this time; one that is past: with the next round
+-- i_type     what kind of event; any text
+-- i_data     payload; any text
+-- i_extra1   further fields, for the application; so are i_extra2, i_extra3 and i_extra4
+-- returns    a number for pgq.cancel_event_at(); the event gets its id when it is put into the queue
+-- raises     PQ001  no such queue
+-- raises     PQ008  the time is null
+-- runs as    owner: a producer needs EXECUTE, no table right
+create or replace function pgq.insert_event_at(
+    i_queue_name text, i_time timestamptz, i_type text, i_data text,
+    i_extra1 text default null, i_extra2 text default null, i_extra3 text default null, i_extra4 text default null)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_id bigint;
+begin
+    if i_time is null then
+        raise exception 'Invalid NULL value: time of an event for queue %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq.insert_event_at(''queue'', now() + interval ''1 hour'', ''type'', ''data'')';
+    end if;
+    insert into pgq.delayed_event (queue_id, due_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+    select q.queue_id, i_time, i_type, i_data, i_extra1, i_extra2, i_extra3, i_extra4
+      from pgq.queue q where q.queue_name = i_queue_name
+    returning delayed_id into v_id;
+    if v_id is null then
+        raise exception 'No such queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    return v_id;
+end $$;
+
+-- pgq.cancel_event_at(i_queue_name, i_delayed_id) -> integer
+-- Withdraw an event that waits for its time.
+-- i_delayed_id what pgq.insert_event_at() returned
+-- returns    1; 0 when it does not wait (any more)
+-- locks      waits for a maintenance round that is just putting it into the queue
+-- runs as    owner
+create or replace function pgq.cancel_event_at(i_queue_name text, i_delayed_id bigint) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+begin
+    delete from pgq.delayed_event d
+     using pgq.queue q
+     where q.queue_id = d.queue_id and q.queue_name = i_queue_name and d.delayed_id = i_delayed_id;
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- pgq.maint_delayed_events() -> integer
+-- Put delayed events whose time has come into their queues, the longest due first. pgq.maint_retry_events() calls it.
+-- Queues that do not take events now (queue_disable_insert) keep theirs waiting. Not counted against queue_per_tx_limit.
+-- returns    how many, at most 1000
+-- locks      pgq.delayed_event SHARE UPDATE EXCLUSIVE: one caller at a time; producers go on
+-- runs as    owner
+create or replace function pgq.maint_delayed_events() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue record;
+    v_count integer := 0;
+begin
+    perform 1 from pgq.delayed_event d where d.due_time <= current_timestamp limit 1;
+    if not found then
+        return 0;
+    end if;
+    lock table pgq.delayed_event in share update exclusive mode;
+    for v_queue in
+        select q.queue_name, array_agg(d.delayed_id) as ids
+          from (select d.queue_id, d.delayed_id
+                  from pgq.delayed_event d join pgq.queue q on q.queue_id = d.queue_id
+                 where d.due_time <= current_timestamp and not q.queue_disable_insert
+                 order by d.due_time, d.delayed_id limit 1000) d
+          join pgq.queue q on q.queue_id = d.queue_id
+         group by q.queue_name
+         order by q.queue_name
+    loop
+        -- An event that was cancelled meanwhile is not there to be deleted, so it is not put in.
+        execute format($sql$
+            with due as (delete from pgq.delayed_event d where d.delayed_id = any ($1) returning *)
+            insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+            select due_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4 from due order by due_time, delayed_id
+            $sql$, pgq.current_event_table(v_queue.queue_name))
+          using v_queue.ids;
+        v_count := v_count + cardinality(v_queue.ids);
+    end loop;
+    return v_count;
+end $$;
+
+-- Keys of events that must not come twice, each until its window is over. Maintenance deletes those that are.
+create table pgq.event_key (
+    queue_id  integer not null,
+    ev_key    text not null,
+    until     timestamptz not null,
+    constraint event_key_pkey primary key (queue_id, ev_key),
+    constraint event_key_queue_fkey foreign key (queue_id) references pgq.queue (queue_id) on delete cascade
+);
+create index event_key_until_idx on pgq.event_key (until);
+comment on table pgq.event_key is 'Keys that pgq.insert_event_once() refuses until their window is over';
+
+-- pgq.insert_event_once(i_queue_name, i_key, i_window, i_type, i_data, i_extra1, i_extra2, i_extra3, i_extra4) -> bigint
+-- Put an event into a queue unless one with the same key was put in within the window. A rollback frees the key again.
+-- i_key      at most 1024 bytes; keys of different queues are different
+-- i_window   how long the key is taken, from now on
+-- i_type     what kind of event; any text
+-- i_data     payload; any text
+-- i_extra1   further fields, for the application; so are i_extra2, i_extra3 and i_extra4
+-- returns    the event's id; null for a duplicate
+-- raises     PQ001  no such queue
+-- raises     PQ006, PQ007  as pgq.insert_event()
+-- raises     PQ008  the key is null or too long, or the window is not above zero
+-- raises     40001  under REPEATABLE READ and SERIALIZABLE, when the key was taken since the snapshot
+-- locks      the key: another transaction with the same key waits until this one ends
+-- runs as    owner: a producer needs EXECUTE, no table right
+create or replace function pgq.insert_event_once(
+    i_queue_name text, i_key text, i_window interval, i_type text, i_data text,
+    i_extra1 text default null, i_extra2 text default null, i_extra3 text default null, i_extra4 text default null)
+returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+begin
+    if i_key is null or octet_length(i_key) > 1024 then
+        raise exception 'queue %: a key of at most 1024 bytes is needed, not %', coalesce(i_queue_name, 'NULL'),
+            coalesce(octet_length(i_key) || ' bytes', 'NULL')
+            using errcode = 'PQ008', hint = 'a longer one can be hashed: md5(key)';
+    end if;
+    if i_window is null or i_window <= interval '0' then
+        raise exception 'queue %: the window of a key must be above zero, not %', coalesce(i_queue_name, 'NULL'), coalesce(i_window::text, 'NULL')
+            using errcode = 'PQ008', hint = 'select pgq.insert_event_once(''queue'', ''key'', ''1 hour'', ''type'', ''data'')';
+    end if;
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = i_queue_name;
+    if not found then
+        raise exception 'No such queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    insert into pgq.event_key as k (queue_id, ev_key, until)
+    values (v_queue_id, i_key, clock_timestamp() + i_window)
+    on conflict (queue_id, ev_key) do update set until = excluded.until where k.until <= clock_timestamp();
+    if not found then
+        return null;
+    end if;
+    return pgq.insert_event(i_queue_name, i_type, i_data, i_extra1, i_extra2, i_extra3, i_extra4);
+end $$;
+
+-- pgq.maint_expire_keys() -> integer
+-- Delete keys of pgq.insert_event_once() whose window is over. Called by maintenance; call again until it gives 0.
+-- returns    how many, at most 10000
+-- runs as    owner
+create or replace function pgq.maint_expire_keys() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+begin
+    delete from pgq.event_key k
+     where k.ctid = any (array(select e.ctid from pgq.event_key e where e.until <= now() order by e.until limit 10000
+                                  for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
 end $$;
 
 -- Writers of SQL: for one table they give the text of an expression that encodes a row of it, each column as its type asks,
@@ -2196,7 +2379,7 @@ end $$;
 -- i_min_lag      only events that are at least this old; null: any
 -- i_min_count    only a batch of about this many events; null: any
 -- i_min_interval only a batch that covers this much time; null: any. With i_min_count too, either suffices
--- returns    the batch and its ticks; all null when there is nothing to do yet
+-- returns    the batch and its ticks; all null when there is nothing to do yet, or the consumer is paused
 -- raises     PQ002  not subscribed
 -- raises     PQ011  the subscription's tick is gone
 -- locks      none; when another transaction opens or closes a batch of this consumer, waits for it to end
@@ -2210,10 +2393,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue_id integer;
     v_sub integer;
+    v_paused boolean;
     v_pos record;
 begin
     loop
-        select s.sub_queue, s.sub_key into v_queue_id, v_sub
+        select s.sub_queue, s.sub_key, exists (select from pgq.paused_consumer p where p.sub_key = s.sub_key)
+          into v_queue_id, v_sub, v_paused
           from pgq.queue q
           join pgq.subscriber s on s.sub_queue = q.queue_id
           join pgq.consumer c on c.co_id = s.sub_consumer
@@ -2221,6 +2406,10 @@ begin
         if not found then
             raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
                 using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+        end if;
+
+        if v_paused then
+            return;
         end if;
 
         v_pos := pgq._position(v_sub);
@@ -2261,7 +2450,7 @@ end $$;
 
 -- pgq.next_batch_info(i_queue_name, i_consumer_name) -> record
 -- Open the consumer's next batch, or give the one that it has open.
--- returns    the batch and its ticks; all null when there is nothing to do yet
+-- returns    the batch and its ticks; all null when there is nothing to do yet, or the consumer is paused
 -- raises     PQ002, PQ011  as pgq.next_batch_custom()
 -- runs as    caller; see pgq.next_batch_custom()
 create or replace function pgq.next_batch_info(
@@ -2621,8 +2810,9 @@ end $$;
 
 -- pgq.maint_retry_events() -> integer
 -- Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0.
--- Queues that do not take events now (queue_disable_insert) keep theirs waiting and hold up no other queue.
--- returns    how many, at most 10
+-- Delayed events whose time has come go with them. Queues that do not take events now (queue_disable_insert) keep theirs
+-- waiting and hold up no other queue.
+-- returns    how many: at most 10, and at most 1000 delayed ones besides
 -- locks      pgq.retry_queue SHARE UPDATE EXCLUSIVE: one caller at a time; consumers go on noting retries
 -- runs as    caller (pgq_admin)
 create or replace function pgq.maint_retry_events() returns integer
@@ -2645,6 +2835,133 @@ begin
         delete from pgq.retry_queue r where r.ev_owner = v_event.ev_owner and r.ev_id = v_event.ev_id;
         v_count := v_count + 1;
     end loop;
+    return v_count + pgq.maint_delayed_events();
+end $$;
+
+-- Events that a consumer gave up, with the error. Names instead of keys: a dead letter outlives its subscription, so that it
+-- can be read, and replayed once the consumer is registered again; it goes with its queue.
+create table pgq.dead_letter (
+    queue_name     text not null,
+    consumer_name  text not null,
+    dead_time      timestamptz not null default now(),
+    error          text,
+    tries          integer not null,
+    ev_id          bigint not null,
+    ev_time        timestamptz not null,
+    ev_txid        bigint,
+    ev_retry       integer,
+    ev_type        text,
+    ev_data        text,
+    ev_extra1      text,
+    ev_extra2      text,
+    ev_extra3      text,
+    ev_extra4      text,
+    constraint dead_letter_pkey primary key (queue_name, consumer_name, ev_id)
+);
+comment on table pgq.dead_letter is 'Events that a consumer gave up: see pgq.event_dead(), pgq.dead_letter_replay()';
+
+-- pgq.event_dead(i_batch_id, i_ev_id, i_error) -> integer
+-- Put an event of an open batch among the dead letters of its consumer; it counts when the batch's transaction commits.
+-- A retry that was noted for the event is withdrawn. Subconsumers give it up in the name of their consumer.
+-- i_error    why, for people; null: not known
+-- returns    1; when the event is a dead letter already, it takes the new error, time and count of tries
+-- raises     PQ003  no such open batch
+-- raises     PQ004  the event is not in the batch
+-- runs as    owner
+create or replace function pgq.event_dead(i_batch_id bigint, i_ev_id bigint, i_error text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_batch record := pgq._find_batch(i_batch_id);
+    v_queue text;
+    v_consumer text;
+    v_count integer;
+begin
+    select q.queue_name into v_queue from pgq.queue q where q.queue_id = v_batch.queue_id;
+    -- Subconsumers share the sub_id of their consumer, which was there before them.
+    select c.co_name into v_consumer
+      from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
+     where s.sub_id = v_batch.sub_id order by s.sub_key limit 1;
+    execute format($sql$
+        insert into pgq.dead_letter (queue_name, consumer_name, error, tries, ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data,
+                                     ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+        select $2, $3, $4, coalesce(ev_retry, 0) + 1, ev_id, ev_time, ev_txid, ev_retry, ev_type, ev_data,
+               ev_extra1, ev_extra2, ev_extra3, ev_extra4
+          from (%s) event
+        on conflict (queue_name, consumer_name, ev_id)
+        do update set dead_time = excluded.dead_time, error = excluded.error, tries = excluded.tries, ev_retry = excluded.ev_retry,
+                      ev_txid = excluded.ev_txid
+        $sql$, pgq._batch_query(i_batch_id, ' and ev.ev_id = $1'))
+      using i_ev_id, v_queue, v_consumer, i_error;
+    get diagnostics v_count = row_count;
+    if v_count = 0 then
+        raise exception 'event not found: % in batch %', coalesce(i_ev_id::text, 'NULL'), i_batch_id
+            using errcode = 'PQ004', hint = format('events of the batch: select ev_id from pgq.get_batch_events(%s)', i_batch_id);
+    end if;
+    delete from pgq.retry_queue r where r.ev_owner = v_batch.sub_id and r.ev_id = i_ev_id;
+    return 1;
+end $$;
+
+-- pgq.dead_letter_replay(i_queue_name, i_consumer_name, i_ev_id) -> integer
+-- Have dead letters delivered again, to their consumer alone, as if never tried: the next pgq.maint_retry_events() takes them.
+-- i_ev_id    one event; null: all that the consumer has in this queue
+-- returns    how many; an event that waits for a retry already stays among the dead letters
+-- raises     PQ002  the consumer is not subscribed to the queue
+-- runs as    owner
+create or replace function pgq.dead_letter_replay(i_queue_name text, i_consumer_name text, i_ev_id bigint default null)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_sub record;
+    v_count integer;
+begin
+    select s.sub_queue, s.sub_id into v_sub
+      from pgq.subscriber s
+      join pgq.queue q on q.queue_id = s.sub_queue
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name = i_queue_name and c.co_name = i_consumer_name
+       for share of s;
+    if not found then
+        raise exception 'consumer not registered: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
+            using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+    end if;
+    with replayed as (
+        insert into pgq.retry_queue (ev_retry_after, ev_queue, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data,
+                                     ev_extra1, ev_extra2, ev_extra3, ev_extra4)
+        select now(), v_sub.sub_queue, d.ev_id, d.ev_time, v_sub.sub_id, 0, d.ev_type, d.ev_data,
+               d.ev_extra1, d.ev_extra2, d.ev_extra3, d.ev_extra4
+          from pgq.dead_letter d
+         where d.queue_name = i_queue_name and d.consumer_name = i_consumer_name and (i_ev_id is null or d.ev_id = i_ev_id)
+         order by d.ev_id
+           for update
+        on conflict do nothing
+        returning ev_id
+    )
+    delete from pgq.dead_letter d
+     where d.queue_name = i_queue_name and d.consumer_name = i_consumer_name and d.ev_id in (select r.ev_id from replayed r);
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- pgq.dead_letter_purge(i_queue_name, i_consumer_name, i_ev_id, i_before) -> integer
+-- Delete dead letters for good.
+-- i_consumer_name those of one consumer; null: of all
+-- i_ev_id    one event; null: all
+-- i_before   those that were given up before this time; null: any
+-- returns    how many
+-- runs as    owner
+create or replace function pgq.dead_letter_purge(
+    i_queue_name text, i_consumer_name text default null, i_ev_id bigint default null, i_before timestamptz default null)
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+begin
+    delete from pgq.dead_letter d
+     where d.queue_name = i_queue_name
+       and (i_consumer_name is null or d.consumer_name = i_consumer_name)
+       and (i_ev_id is null or d.ev_id = i_ev_id)
+       and (i_before is null or d.dead_time < i_before);
+    get diagnostics v_count = row_count;
     return v_count;
 end $$;
 
@@ -2715,6 +3032,159 @@ begin
         end if;
     end loop;
 end $$;
+
+-- Which subscriptions are paused. Rows come and go by hand: no traffic here.
+create table pgq.paused_consumer (
+    sub_key      integer not null,
+    paused_time  timestamptz not null default now(),
+    constraint paused_consumer_pkey primary key (sub_key),
+    constraint paused_consumer_sub_fkey foreign key (sub_key) references pgq.subscriber (sub_key) on delete cascade
+);
+comment on table pgq.paused_consumer is 'Subscriptions that get no batch now: see pgq.pause_consumer()';
+
+-- pgq.pause_consumer(i_queue_name, i_consumer_name) -> integer
+-- Give a consumer no batch until it is resumed, not even the one that it has open; a worker that holds it may finish it.
+-- Its position stays, so the queue cannot rotate past it: a long pause lets the queue grow.
+-- returns    1 paused, 0 it was already
+-- raises     PQ002  not subscribed
+-- runs as    owner
+create or replace function pgq.pause_consumer(i_queue_name text, i_consumer_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+begin
+    insert into pgq.paused_consumer (sub_key) values (pgq._subscription_key(i_queue_name, i_consumer_name)) on conflict do nothing;
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- pgq.resume_consumer(i_queue_name, i_consumer_name) -> integer
+-- Let a paused consumer go on where it was.
+-- returns    1 resumed, 0 it was not paused
+-- raises     PQ002  not subscribed
+-- runs as    owner
+create or replace function pgq.resume_consumer(i_queue_name text, i_consumer_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_count integer;
+begin
+    delete from pgq.paused_consumer p where p.sub_key = pgq._subscription_key(i_queue_name, i_consumer_name);
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- pgq._subscription_key(i_queue_name, i_consumer_name) -> integer
+-- The sub_key of a subscription.
+-- raises     PQ002  not subscribed
+-- runs as    caller, within a security definer function
+create or replace function pgq._subscription_key(i_queue_name text, i_consumer_name text) returns integer
+language plpgsql stable as $$
+declare
+    v_sub integer;
+begin
+    select s.sub_key into v_sub
+      from pgq.subscriber s
+      join pgq.queue q on q.queue_id = s.sub_queue
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name = i_queue_name and c.co_name = i_consumer_name;
+    if not found then
+        raise exception 'Not subscriber to queue: %/%', coalesce(i_queue_name, 'NULL'), coalesce(i_consumer_name, 'NULL')
+            using errcode = 'PQ002', hint = format('select pgq.register_consumer(%L, %L)', i_queue_name, i_consumer_name);
+    end if;
+    return v_sub;
+end $$;
+
+-- pgq.pause_queue(i_queue_name) -> integer
+-- Stop the ticks of a queue: events go on coming in, consumers get none of them.
+-- returns    1
+-- raises     PQ001  no such queue
+-- runs as    caller; see pgq.set_queue_config()
+create or replace function pgq.pause_queue(i_queue_name text) returns integer
+language sql as $$
+    select pgq.set_queue_config(i_queue_name, 'ticker_paused', 'true')
+$$;
+
+-- pgq.resume_queue(i_queue_name) -> integer
+-- Let a paused queue tick again.
+-- returns    1
+-- raises     PQ001  no such queue
+-- runs as    caller; see pgq.set_queue_config()
+create or replace function pgq.resume_queue(i_queue_name text) returns integer
+language sql as $$
+    select pgq.set_queue_config(i_queue_name, 'ticker_paused', 'false')
+$$;
+
+-- Moving a consumer to another place in its queue. A tick exists as long as the events after it do: rotation drops both.
+
+-- pgq.seek_consumer(i_queue_name, i_consumer_name, i_tick_id) -> bigint
+-- Move a consumer to a tick, back or forward: its next batch begins there. A batch that it has open is dropped; events that
+-- wait for a retry, and batches of subconsumers, stay as they are.
+-- i_tick_id  tick after which its events begin
+-- returns    the tick
+-- raises     PQ002  not subscribed
+-- raises     PQ005  no such tick (any more)
+-- locks      the queue's row FOR SHARE, so that no rotation drops the tick; the consumer's row
+-- runs as    owner
+create or replace function pgq.seek_consumer(i_queue_name text, i_consumer_name text, i_tick_id bigint) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_oldest pgq.tick;
+begin
+    perform pgq._subscription_key(i_queue_name, i_consumer_name);
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = i_queue_name for share;
+    perform 1 from pgq.tick t where t.tick_queue = v_queue_id and t.tick_id = i_tick_id;
+    if not found then
+        select * into v_oldest from pgq.tick t where t.tick_queue = v_queue_id order by t.tick_queue, t.tick_id limit 1;
+        raise exception 'queue % has no tick %: the oldest is %, of %', i_queue_name, coalesce(i_tick_id::text, 'NULL'),
+            v_oldest.tick_id, v_oldest.tick_time
+            using errcode = 'PQ005', hint = format('select pgq.seek_consumer(%L, %L, %s)', i_queue_name, i_consumer_name, v_oldest.tick_id);
+    end if;
+    perform pgq.register_consumer_at(i_queue_name, i_consumer_name, i_tick_id);
+    return i_tick_id;
+end $$;
+
+-- pgq.seek_consumer(i_queue_name, i_consumer_name, i_time) -> bigint
+-- Move a consumer to the newest tick that is not after a time: it gets all that was committed since then, and at most what
+-- the batch around that time holds besides.
+-- i_time     after the newest tick: the consumer gets what comes from there on
+-- returns    the tick
+-- raises     PQ002  not subscribed
+-- raises     PQ005  the events of that time are gone
+-- locks      as the form with a tick
+-- runs as    owner
+create or replace function pgq.seek_consumer(i_queue_name text, i_consumer_name text, i_time timestamptz) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_tick bigint;
+    v_oldest timestamptz;
+begin
+    perform pgq._subscription_key(i_queue_name, i_consumer_name);
+    select q.queue_id into v_queue_id from pgq.queue q where q.queue_name = i_queue_name for share;
+    select t.tick_id into v_tick from pgq.tick t
+     where t.tick_queue = v_queue_id and t.tick_time <= i_time
+     order by t.tick_queue desc, t.tick_id desc limit 1;
+    if not found then
+        select t.tick_time into v_oldest from pgq.tick t where t.tick_queue = v_queue_id order by t.tick_queue, t.tick_id limit 1;
+        raise exception 'queue % has no tick of % or before: the oldest is of %', i_queue_name, coalesce(i_time::text, 'NULL'), v_oldest
+            using errcode = 'PQ005', hint = format('select pgq.seek_consumer(%L, %L, %L::timestamptz)', i_queue_name, i_consumer_name, v_oldest);
+    end if;
+    return pgq.seek_consumer(i_queue_name, i_consumer_name, v_tick);
+end $$;
+
+-- pgq.seek_consumer(i_queue_name, i_consumer_name, i_to) -> bigint
+-- Move a consumer to a tick or a time: the form for literals and drivers that send parameters without types.
+-- i_to       a tick as digits, or a timestamp
+-- returns    the tick
+-- raises     PQ002, PQ005  as the other forms
+-- raises     22007  neither digits nor a timestamp
+-- runs as    caller; see the other forms
+create or replace function pgq.seek_consumer(i_queue_name text, i_consumer_name text, i_to text) returns bigint
+language sql as $$
+    select case when i_to ~ '^[0-9]+$' then pgq.seek_consumer(i_queue_name, i_consumer_name, i_to::bigint)
+                else pgq.seek_consumer(i_queue_name, i_consumer_name, i_to::timestamptz) end
+$$;
 
 -- A tick stores a snapshot; a batch is what became visible between two. So the order of tick ids must be the order of the
 -- snapshots, whoever ticks: an advisory lock for each queue holds tickers apart, and the snapshot is taken under it.
@@ -3219,7 +3689,7 @@ create or replace function pgq.maint_tables_to_vacuum() returns setof text
 language sql as $$
     select n.nspname || '.' || c.relname
       from (values ('pgq', 'subscriber'), ('pgq', 'position_epoch'), ('pgq', 'consumer'), ('pgq', 'queue'), ('pgq', 'tick'),
-                   ('pgq', 'retry_queue'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
+                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
                    ('pgq_ext', 'completed_event'), ('pgq_ext', 'partial_batch'), ('pgq_node', 'local_state'),
                    ('londiste', 'seq_info'), ('txid', 'epoch'), ('londiste', 'completed')) as v (schema, name)
       join pg_catalog.pg_namespace n on n.nspname = v.schema
@@ -3261,6 +3731,11 @@ begin
     -- The current slot of the position log is worth leaving when it holds some thousand rows.
     if exists (select from pgq.position_epoch e where pg_relation_size(format('pgq.position_%s', e.epoch % 3)::regclass) > 1048576) then
         func_name := 'pgq.maint_rotate_positions';
+        func_arg := null;
+        return next;
+    end if;
+    if exists (select from pgq.event_key k where k.until <= now()) then
+        func_name := 'pgq.maint_expire_keys';
         func_arg := null;
         return next;
     end if;
@@ -3447,15 +3922,15 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
-            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template to %I', v_role);
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
         end if;
     end loop;
     if pg_catalog.to_regrole('pgq_admin') is not null then
         grant insert, update, delete on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription to pgq_admin;
-        grant select, insert, update, delete on pgq.retry_queue to pgq_admin;
+        grant select, insert, update, delete on pgq.retry_queue, pgq.dead_letter, pgq.delayed_event, pgq.event_key to pgq_admin;
         grant insert, truncate on pgq.event_template to pgq_admin;
     end if;
 
@@ -3469,11 +3944,12 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- producing
-            ('{insert_event,insert_events,insert_json,current_event_table}', '{pgq_writer}'),
+            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table}', '{pgq_writer}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
-               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,finish_batch}', '{pgq_reader}'),
+               batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
+               pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
@@ -3615,7 +4091,7 @@ end $$;
 -- i_dead_interval a worker without a sign of life for this long is dead: its batch comes to this one, and it is
 --                 unregistered (it is registered again when it calls). A batch that the main consumer has had open for as long,
 --                 from before it became cooperative, comes too. Null: nobody is dead
--- returns    the batch's id; null when there is nothing to do yet. Commit before working on the batch: another worker's call
+-- returns    the batch's id; null when there is nothing to do yet, or the consumer or this worker is paused. Commit before working on the batch: another worker's call
 --            waits for it
 -- raises     PQ001  no such queue
 -- raises     PQ002  it was unregistered just now
@@ -3646,6 +4122,9 @@ begin
         perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
         select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
         select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
+    end if;
+    if exists (select from pgq.paused_consumer p where p.sub_key in (v_main.sub_key, v_sub.sub_key)) then
+        return null;
     end if;
     perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
 
@@ -4428,6 +4907,16 @@ comment on function pgq.insert_json(text, text, jsonb, text, text, text, text) i
     'Put an event with a JSON payload into a queue; pgq.get_batch_json() reads it back as jsonb';
 comment on function pgq.get_batch_json(int8) is
     'The events of an open batch, with ev_data as jsonb';
+comment on function pgq.insert_event_at(text, timestamptz, text, text, text, text, text, text) is
+    'Put an event into a queue at a later time, if the caller''s transaction commits';
+comment on function pgq.cancel_event_at(text, int8) is
+    'Withdraw an event that waits for its time';
+comment on function pgq.maint_delayed_events() is
+    'Put delayed events whose time has come into their queues, the longest due first';
+comment on function pgq.insert_event_once(text, text, interval, text, text, text, text, text, text) is
+    'Put an event into a queue unless one with the same key was put in within the window';
+comment on function pgq.maint_expire_keys() is
+    'Delete keys of pgq.insert_event_once() whose window is over';
 comment on function pgq._base_type(oid) is
     'What a domain is made of in the end; other types as they are';
 comment on function pgq._table_columns(regclass) is
@@ -4500,10 +4989,32 @@ comment on function pgq.event_retry_raw(text, text, timestamptz, int8, timestamp
     'Have an event, given in full, delivered to one consumer';
 comment on function pgq.maint_retry_events() is
     'Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0';
+comment on function pgq.event_dead(int8, int8, text) is
+    'Put an event of an open batch among the dead letters of its consumer; it counts when the batch''s transaction commits';
+comment on function pgq.dead_letter_replay(text, text, int8) is
+    'Have dead letters delivered again, to their consumer alone, as if never tried';
+comment on function pgq.dead_letter_purge(text, text, int8, timestamptz) is
+    'Delete dead letters for good';
 comment on function pgq._refuse_lost_batch(int8, int4, text) is
     'Tell a session that a batch which it had opened was taken over by another worker';
 comment on function pgq.finish_batch(int8) is
     'Close a batch';
+comment on function pgq.pause_consumer(text, text) is
+    'Give a consumer no batch until it is resumed, not even the one that it has open; a worker that holds it may finish it';
+comment on function pgq.resume_consumer(text, text) is
+    'Let a paused consumer go on where it was';
+comment on function pgq._subscription_key(text, text) is
+    'The sub_key of a subscription';
+comment on function pgq.pause_queue(text) is
+    'Stop the ticks of a queue';
+comment on function pgq.resume_queue(text) is
+    'Let a paused queue tick again';
+comment on function pgq.seek_consumer(text, text, int8) is
+    'Move a consumer to a tick, back or forward';
+comment on function pgq.seek_consumer(text, text, timestamptz) is
+    'Move a consumer to the newest tick that is not after a time';
+comment on function pgq.seek_consumer(text, text, text) is
+    'Move a consumer to a tick or a time';
 comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
 comment on function pgq._tick_snapshot() is

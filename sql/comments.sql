@@ -92,6 +92,16 @@ comment on function pgq.insert_json(text, text, jsonb, text, text, text, text) i
     'Put an event with a JSON payload into a queue; pgq.get_batch_json() reads it back as jsonb';
 comment on function pgq.get_batch_json(int8) is
     'The events of an open batch, with ev_data as jsonb';
+comment on function pgq.insert_event_at(text, timestamptz, text, text, text, text, text, text) is
+    'Put an event into a queue at a later time, if the caller''s transaction commits';
+comment on function pgq.cancel_event_at(text, int8) is
+    'Withdraw an event that waits for its time';
+comment on function pgq.maint_delayed_events() is
+    'Put delayed events whose time has come into their queues, the longest due first';
+comment on function pgq.insert_event_once(text, text, interval, text, text, text, text, text, text) is
+    'Put an event into a queue unless one with the same key was put in within the window';
+comment on function pgq.maint_expire_keys() is
+    'Delete keys of pgq.insert_event_once() whose window is over';
 comment on function pgq._base_type(oid) is
     'What a domain is made of in the end; other types as they are';
 comment on function pgq._table_columns(regclass) is
@@ -164,10 +174,32 @@ comment on function pgq.event_retry_raw(text, text, timestamptz, int8, timestamp
     'Have an event, given in full, delivered to one consumer';
 comment on function pgq.maint_retry_events() is
     'Put events whose time to be retried has come back into their queues, the longest due first; call again until it gives 0';
+comment on function pgq.event_dead(int8, int8, text) is
+    'Put an event of an open batch among the dead letters of its consumer; it counts when the batch''s transaction commits';
+comment on function pgq.dead_letter_replay(text, text, int8) is
+    'Have dead letters delivered again, to their consumer alone, as if never tried';
+comment on function pgq.dead_letter_purge(text, text, int8, timestamptz) is
+    'Delete dead letters for good';
 comment on function pgq._refuse_lost_batch(int8, int4, text) is
     'Tell a session that a batch which it had opened was taken over by another worker';
 comment on function pgq.finish_batch(int8) is
     'Close a batch';
+comment on function pgq.pause_consumer(text, text) is
+    'Give a consumer no batch until it is resumed, not even the one that it has open; a worker that holds it may finish it';
+comment on function pgq.resume_consumer(text, text) is
+    'Let a paused consumer go on where it was';
+comment on function pgq._subscription_key(text, text) is
+    'The sub_key of a subscription';
+comment on function pgq.pause_queue(text) is
+    'Stop the ticks of a queue';
+comment on function pgq.resume_queue(text) is
+    'Let a paused queue tick again';
+comment on function pgq.seek_consumer(text, text, int8) is
+    'Move a consumer to a tick, back or forward';
+comment on function pgq.seek_consumer(text, text, timestamptz) is
+    'Move a consumer to the newest tick that is not after a time';
+comment on function pgq.seek_consumer(text, text, text) is
+    'Move a consumer to a tick or a time';
 comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
 comment on function pgq._tick_snapshot() is

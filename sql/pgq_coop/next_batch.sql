@@ -6,7 +6,7 @@
 -- i_dead_interval a worker without a sign of life for this long is dead: its batch comes to this one, and it is
 --                 unregistered (it is registered again when it calls). A batch that the main consumer has had open for as long,
 --                 from before it became cooperative, comes too. Null: nobody is dead
--- returns    the batch's id; null when there is nothing to do yet. Commit before working on the batch: another worker's call
+-- returns    the batch's id; null when there is nothing to do yet, or the consumer or this worker is paused. Commit before working on the batch: another worker's call
 --            waits for it
 -- raises     PQ001  no such queue
 -- raises     PQ002  it was unregistered just now
@@ -37,6 +37,9 @@ begin
         perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
         select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
         select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
+    end if;
+    if exists (select from pgq.paused_consumer p where p.sub_key in (v_main.sub_key, v_sub.sub_key)) then
+        return null;
     end if;
     perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
 

@@ -8,7 +8,9 @@ const openBatch = async (db: Db) => {
   return (await one<{ batch: bigint }>(db, `select pgq.next_batch('q', 'c') as batch`)).batch
 }
 const dead = (db: Db) =>
-  db.query('select queue_name, consumer_name, ev_id, ev_type, ev_data, error, tries from pgq.dead_letter order by ev_id')
+  db.query(
+    'select queue_name, consumer_name, ev_id, ev_type, ev_data, error, tries from pgq.dead_letter order by ev_id',
+  )
 
 describe.each(databases)('dead letters on $name', ({ open }) => {
   it('keep the event, who gave it up and why, when the batch commits', async () => {
@@ -85,7 +87,8 @@ describe.each(databases)('dead letters on $name', ({ open }) => {
     for (const data of ['1', '2', '3']) await insert(db, 'q', data)
     const batch = await openBatch(db)
     for (const id of [1, 2, 3]) await db.query(`select pgq.event_dead($1, $2, 'x')`, [batch, id])
-    const purge = async (rest: string) => (await one<{ n: number }>(db, `select pgq.dead_letter_purge('q', ${rest}) as n`)).n
+    const purge = async (rest: string) =>
+      (await one<{ n: number }>(db, `select pgq.dead_letter_purge('q', ${rest}) as n`)).n
     expect(await purge(`'other'`)).toBe(0)
     expect(await purge(`'c', 2`)).toBe(1)
     expect(await purge(`i_before => now() - interval '1 hour'`)).toBe(0)

@@ -6,8 +6,15 @@ describe.each(databases)('delayed events on $name', ({ open }) => {
   it('come when their time has come, in the order of their times', async () => {
     await using db = await open()
     await busyQueue(db, 'q', ['c'])
-    for (const [data, minutes] of [['late', 60], ['second', -1], ['first', -2]] as const)
-      await db.query(`select pgq.insert_event_at('q', now() + make_interval(mins => $2::int), 'test', $1)`, [data, minutes])
+    for (const [data, minutes] of [
+      ['late', 60],
+      ['second', -1],
+      ['first', -2],
+    ] as const)
+      await db.query(`select pgq.insert_event_at('q', now() + make_interval(mins => $2::int), 'test', $1)`, [
+        data,
+        minutes,
+      ])
     await tick(db, 'q')
     expect(await consume(db, 'q', 'c')).toEqual([])
     expect(await one(db, 'select pgq.maint_retry_events() as n')).toEqual({ n: 2 })
@@ -21,7 +28,10 @@ describe.each(databases)('delayed events on $name', ({ open }) => {
     await using db = await open()
     await busyQueue(db, 'q', ['c'])
     await db.exec(`begin; select pgq.insert_event_at('q', now(), 'test', 'undone'); rollback`)
-    const { id } = await one<{ id: bigint }>(db, `select pgq.insert_event_at('q', now(), 't', 'd', '1', '2', '3', '4') as id`)
+    const { id } = await one<{ id: bigint }>(
+      db,
+      `select pgq.insert_event_at('q', now(), 't', 'd', '1', '2', '3', '4') as id`,
+    )
     expect(await one(db, `select pgq.cancel_event_at('other', $1) as n`, [id])).toEqual({ n: 0 })
     expect(await one(db, `select pgq.cancel_event_at('q', $1) as n`, [id])).toEqual({ n: 1 })
     expect(await one(db, `select pgq.cancel_event_at('q', $1) as n`, [id])).toEqual({ n: 0 })
@@ -57,7 +67,12 @@ describe.each(databases)('events with keys on $name', ({ open }) => {
     await busyQueue(db, 'q', ['c'])
     await busyQueue(db, 'r')
     const once = async (queue: string, data: string) =>
-      (await one<{ id: bigint | null }>(db, `select pgq.insert_event_once($1, 'k', '1 hour', 'test', $2) as id`, [queue, data])).id
+      (
+        await one<{ id: bigint | null }>(db, `select pgq.insert_event_once($1, 'k', '1 hour', 'test', $2) as id`, [
+          queue,
+          data,
+        ])
+      ).id
     expect(await once('q', '1')).toBe(1n)
     expect(await once('q', '2')).toBeNull()
     expect(await once('r', '3')).toBe(1n)
@@ -71,7 +86,10 @@ describe.each(databases)('events with keys on $name', ({ open }) => {
     await using db = await open()
     await busyQueue(db, 'q')
     await db.exec(`begin; select pgq.insert_event_once('q', 'k', '1 hour', 'test', 'undone'); rollback`)
-    const again = await one<{ id: bigint | null }>(db, `select pgq.insert_event_once('q', 'k', '1 hour', 'test', 'x') as id`)
+    const again = await one<{ id: bigint | null }>(
+      db,
+      `select pgq.insert_event_once('q', 'k', '1 hour', 'test', 'x') as id`,
+    )
     expect(again.id).not.toBeNull()
     const expire = `select func_name from pgq.maint_operations() where func_name = 'pgq.maint_expire_keys'`
     expect(await db.query(expire)).toEqual([])
@@ -84,15 +102,25 @@ describe.each(databases)('events with keys on $name', ({ open }) => {
   it('are refused without a key or a window', async () => {
     await using db = await open()
     await busyQueue(db, 'q')
-    for (const [key, window] of [[null, '1 hour'], ['k'.repeat(1025), '1 hour'], ['k', null], ['k', '0']])
-      await expect(db.query(`select pgq.insert_event_once('q', $1, $2, 't', 'd')`, [key, window])).rejects.toMatchObject({
+    for (const [key, window] of [
+      [null, '1 hour'],
+      ['k'.repeat(1025), '1 hour'],
+      ['k', null],
+      ['k', '0'],
+    ])
+      await expect(
+        db.query(`select pgq.insert_event_once('q', $1, $2, 't', 'd')`, [key, window]),
+      ).rejects.toMatchObject({
         code: 'PQ008',
       })
   })
 })
 
 describe.each(servers)('events with keys on $name', ({ open }) => {
-  it.each([['rollback', 'not null'], ['commit', 'null']])('of two transactions at once: the second waits, and after %s its id is %s', async (end, expected) => {
+  it.each([
+    ['rollback', 'not null'],
+    ['commit', 'null'],
+  ])('of two transactions at once: the second waits, and after %s its id is %s', async (end, expected) => {
     await using db = await open()
     await using other = await db.connect()
     await busyQueue(db, 'q')

@@ -27,6 +27,20 @@ describe.each(databases)('pausing on $name', ({ open }) => {
     await expect(db.query(`select pgq.resume_consumer('q', 'c')`)).rejects.toMatchObject({ code: 'PQ002' })
   })
 
+  it('workers of a paused consumer get nothing either', async () => {
+    await using db = await open()
+    await busyQueue(db, 'q')
+    const next = async () =>
+      (await one<{ batch: bigint | null }>(db, `select pgq_coop.next_batch('q', 'c', 'w') as batch`)).batch
+    expect(await next()).toBeNull()
+    await insert(db, 'q', '1')
+    await tick(db, 'q')
+    await db.query(`select pgq.pause_consumer('q', 'c')`)
+    expect(await next()).toBeNull()
+    await db.query(`select pgq.resume_consumer('q', 'c')`)
+    expect(await next()).not.toBeNull()
+  })
+
   it('a paused queue does not tick', async () => {
     await using db = await open()
     await busyQueue(db, 'q', ['c'])
@@ -51,14 +65,18 @@ describe.each(databases)('seeking on $name', ({ open }) => {
       ticks.push(await tick(db, 'q'))
     }
     expect(await consume(db, 'q', 'c')).toEqual(['1', '2', '3'])
-    expect(await one(db, `select pgq.seek_consumer('q', 'c', $1::bigint) as tick`, [ticks[0]])).toEqual({ tick: ticks[0] })
+    expect(await one(db, `select pgq.seek_consumer('q', 'c', $1::bigint) as tick`, [ticks[0]])).toEqual({
+      tick: ticks[0],
+    })
     expect(await consume(db, 'q', 'c')).toEqual(['2', '3'])
     const time = `(select tick_time + interval '1 microsecond' from pgq.tick where tick_id = ${ticks[1]})`
     expect(await one(db, `select pgq.seek_consumer('q', 'c', ${time}) as tick`)).toEqual({ tick: ticks[1] })
     expect(await consume(db, 'q', 'c')).toEqual(['3'])
     expect(await one(db, `select pgq.seek_consumer('q', 'c', '1') as tick`)).toEqual({ tick: 1n })
     await db.query(`select pgq.next_batch('q', 'c')`)
-    expect(await one(db, `select pgq.seek_consumer('q', 'c', now() + interval '1 day') as tick`)).toEqual({ tick: ticks[2] })
+    expect(await one(db, `select pgq.seek_consumer('q', 'c', now() + interval '1 day') as tick`)).toEqual({
+      tick: ticks[2],
+    })
     expect(await consume(db, 'q', 'c')).toEqual([])
   })
 
@@ -75,7 +93,9 @@ describe.each(databases)('seeking on $name', ({ open }) => {
       code: 'PQ005',
       hint: `select pgq.seek_consumer('q', 'c', ${oldest})`,
     })
-    await expect(db.query(`select pgq.seek_consumer('q', 'c', $1::text)`, [start])).rejects.toMatchObject({ code: 'PQ005' })
+    await expect(db.query(`select pgq.seek_consumer('q', 'c', $1::text)`, [start])).rejects.toMatchObject({
+      code: 'PQ005',
+    })
     await expect(db.query(`select pgq.seek_consumer('q', 'nobody', 1)`)).rejects.toMatchObject({ code: 'PQ002' })
     expect(await one(db, `select pgq.seek_consumer('q', 'c', ${oldest}) as tick`)).toEqual({ tick: oldest })
   })
