@@ -208,14 +208,14 @@ begin
             case v_kind when 'r' then 't.xmax = 0'
                         else format('not exists (select from %s s where %s)', v_target, replace(v_match, ' and (select count(*) from "#r" r) = 0', '')) end,
             case when v_returning then ', to_jsonb(t) as row' else '' end);
-        v_counts := format('c.inserted, c.updated, (select count(*) from "#s" s) - c.inserted - c.updated, %s, 0::bigint',
+        v_counts := format('c.inserted, c.updated, (select count(*) from "#s" s) - c.inserted - c.updated as unchanged, %s as deleted, 0::bigint as missing',
                            case when i_kind = 'merge' then '(select count(*) from "#d" d)' else '0::bigint' end);
         v_rows := $sql$select case when i.inserted then 'insert' else 'update' end as action, i.row from "#i" i$sql$
                   || case when i_kind = 'merge' then $sql$ union all select 'delete', d.row from "#d" d$sql$ else '' end;
         return format('with %s select %s, %s from (select count(*) filter (where i.inserted) as inserted, count(*) filter (where not i.inserted) as updated from "#i" i) c',
                       array_to_string(v_ctes, ', '), v_counts,
-                      case when v_returning then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a)$sql$, v_rows)
-                           else 'null::jsonb' end);
+                      case when v_returning then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a) as rows$sql$, v_rows)
+                           else 'null::jsonb as rows' end);
     end if;
 
     -- Update, delete, and insert of what is not there: row locks in key order first, then the change.
@@ -258,20 +258,20 @@ begin
     end if;
 
     v_counts := concat_ws(', ',
-        case when i_kind in ('upsert', 'merge') then '(select count(*) from "#i" i)' else '0::bigint' end,
-        case when v_columns <> '{}' then '(select count(*) from "#u" u)' else '0::bigint' end,
+        case when i_kind in ('upsert', 'merge') then '(select count(*) from "#i" i)' else '0::bigint' end || ' as inserted',
+        case when v_columns <> '{}' then '(select count(*) from "#u" u)' else '0::bigint' end || ' as updated',
         case when i_kind = 'delete' then '0::bigint' else
             format('(select count(*) from "#l" l) - %s%s', case when v_columns <> '{}' then '(select count(*) from "#u" u)' else '0' end,
-                   case when i_kind = 'merge' then ' - (select count(*) from "#d" d)' else '' end) end,
-        case when i_kind in ('delete', 'merge') then '(select count(*) from "#d" d)' else '0::bigint' end,
+                   case when i_kind = 'merge' then ' - (select count(*) from "#d" d)' else '' end) end || ' as unchanged',
+        case when i_kind in ('delete', 'merge') then '(select count(*) from "#d" d)' else '0::bigint' end || ' as deleted',
         case when i_kind in ('upsert', 'merge') then '0::bigint'
              when v_index.name is not null then format('(select count(*) from "#s" s) - (select count(*) from %s)', case when i_kind = 'delete' then '"#d"' else '"#l"' end)
-             else format('(select count(*) from "#s" s where not exists (select from %s t where %s))', v_target, v_match) end);
+             else format('(select count(*) from "#s" s where not exists (select from %s t where %s))', v_target, v_match) end || ' as missing');
     return format('with %s select %s, %s', array_to_string(v_ctes, ', '), v_counts,
         case when v_returning and v_rows <> ''
-             then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a)$sql$, v_rows)
-             when v_returning then $sql$'[]'::jsonb$sql$
-             else 'null::jsonb' end);
+             then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a) as rows$sql$, v_rows)
+             when v_returning then $sql$'[]'::jsonb as rows$sql$
+             else 'null::jsonb as rows' end);
 end $$;
 
 -- skytools._batch_fold(i_target, i_source, i_source_columns, i_key, i_fold, i_order, i_aggregates) -> text

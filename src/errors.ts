@@ -37,6 +37,8 @@ const names = {
   PQ058: 'BatchTakenError',
   PQ060: 'MoverConfigError',
   PQ061: 'NoRouteError',
+  PQ065: 'ValueInvalidError',
+  PQ066: 'RowInvalidError',
 } as const
 
 export type ErrorCode = keyof typeof names

@@ -1,4 +1,17 @@
 export {
+  type BatchChanges,
+  type BatchDeleteOptions,
+  type BatchMergeOptions,
+  type BatchRows,
+  type BatchUpdateOptions,
+  batchDelete,
+  batchMerge,
+  batchUpdate,
+  batchUpsert,
+} from './batch/batch.ts'
+export type { Rows } from './batch/source.ts'
+export type { BatchCounts, TableName } from './batch/statement.ts'
+export {
   type Batch,
   type BatchOptions,
   batchEvents,

@@ -41,6 +41,8 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ058: 'What is too big for one consumer has been opened by it, or reached by another one, so its ticks must stay',
   PQ060: 'The configuration of a mover or splitter is wrong',
   PQ061: 'No route fits an event',
+  PQ065: 'A value in the rows of a batch does not fit its column.',
+  PQ066: 'A row of a batch lacks a column, or has one too many.',
 }
 
 export function describeErrors(docs: readonly FunctionDoc[]): string {

@@ -19,6 +19,8 @@ export interface Db {
   query<R extends Row = Row>(sql: string, params?: readonly unknown[]): Promise<R[]>
   /** Any number of statements, without parameters. */
   exec(sql: string, options?: ExecOptions): Promise<void>
+  /** `COPY … FROM STDIN` in text format; where the driver has no such protocol, from memory. */
+  copyIn(target: string, chunks: Iterable<string> | AsyncIterable<string>): Promise<void>
   /** Commits when `work` returns, rolls back when it throws. Inside a transaction it is a savepoint. */
   transaction<T>(work: (tx: Db) => Promise<T>): Promise<T>
   /** Closes what it opened itself: nothing when it was given a connection of the caller. */

@@ -1,3 +1,6 @@
+import { Readable, type Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { from as copyFrom } from 'pg-copy-streams'
 import { type Db, type ExecOptions, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
 
 type TypeParser = (value: string) => unknown
@@ -14,6 +17,7 @@ interface Emitter {
 /** What we use of a `pg` Client. */
 export interface PgClient extends Emitter {
   query(request: QueryRequest): Promise<{ rows: unknown[] }>
+  query(stream: Writable): Writable
   getTransactionStatus?(): 'I' | 'T' | 'E' | null
 }
 /** What we use of a `pg` Pool. */
@@ -66,6 +70,7 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
     kind: 'pg',
     query: (sql, params) => withClient((db) => db.query(sql, params)),
     exec: (sql, options) => withClient((db) => db.exec(sql, options)),
+    copyIn: (target, chunks) => withClient((db) => db.copyIn(target, chunks)),
     transaction: (work) => withClient((db) => db.transaction(work)),
     close,
   }
@@ -96,6 +101,9 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
       return rows as R[]
     },
     exec: (sql, options) => listening(client, options, () => run(sql)),
+    async copyIn(target, chunks) {
+      await pipeline(Readable.from(chunks), client.query(copyFrom(`copy ${target} from stdin`)))
+    },
     // One client has one transaction at a time: those that start meanwhile wait.
     transaction(work) {
       if (depth > 0) return transaction(work)

@@ -3,6 +3,7 @@ import { type Db, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
 interface QueryOptions {
   parsers?: Record<number, (value: string) => unknown>
   onNotice?: (notice: object) => void
+  blob?: Blob
 }
 
 /** What PGlite and its transactions have in common. */
@@ -48,6 +49,11 @@ function statements(target: PgliteTransaction, close: () => Promise<void>): Omit
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
       const { rows } = await target.query(sql, [...params], options)
       return rows as R[]
+    },
+    async copyIn(copyTarget, chunks) {
+      const parts: string[] = []
+      for await (const chunk of chunks) parts.push(chunk)
+      await target.query(`copy ${copyTarget} from '/dev/blob'`, [], { blob: new Blob(parts) })
     },
     async exec(sql, { onNotice } = {}) {
       await target.exec(sql, onNotice ? { ...options, onNotice: (notice) => onNotice(toNotice(notice)) } : options)

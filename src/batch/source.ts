@@ -1,0 +1,40 @@
+import { SkytoolsError } from '../errors.ts'
+import { type ColumnType, encodeValue } from './encode.ts'
+
+/** Rows from an array, a generator, an async generator or an object stream. */
+export type Rows<R> = Iterable<R> | AsyncIterable<R>
+
+/** The rows by chunks of at most so many. */
+export async function* chunksOf<R>(rows: Rows<R>, size: number, signal?: AbortSignal): AsyncGenerator<R[]> {
+  let chunk: R[] = []
+  for await (const row of rows) {
+    chunk.push(row)
+    if (chunk.length < size) continue
+    signal?.throwIfAborted()
+    yield chunk
+    chunk = []
+  }
+  signal?.throwIfAborted()
+  if (chunk.length > 0) yield chunk
+}
+
+/** The values of a row in the order of the columns. `number` counts from 1. */
+export function encodeRow(row: object, columns: readonly ColumnType[], number: number): (string | null)[] {
+  const record = row as Readonly<Record<string, unknown>>
+  const values = columns.map((column) => {
+    const value = record[column.name]
+    if (value !== undefined) return encodeValue(value, column, number)
+    throw new SkytoolsError('PQ066', `row ${number} has no column ${column.name}`, 'give null where there is no value')
+  })
+  const keys = Object.keys(record)
+  if (keys.length > columns.length) {
+    const known = new Set(columns.map(({ name }) => name))
+    const extra = keys.filter((key) => !known.has(key))
+    throw new SkytoolsError(
+      'PQ066',
+      `row ${number} has columns that the first row has not: ${extra.join(', ')}`,
+      'each row of a batch has the same columns',
+    )
+  }
+  return values
+}

@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest'
+import { batchDelete, batchMerge, batchUpdate, batchUpsert } from '../../../src/batch/batch.ts'
+import type { Db } from '../../../src/db/db.ts'
+import { databases } from '../../support/databases.ts'
+import { one } from '../../support/queues.ts'
+
+interface Item {
+  id: number
+  name: string | null
+  n: number
+}
+
+async function table(db: Db): Promise<void> {
+  await db.exec(`create schema app; create table app.t (id int primary key, name varchar(20), n bigint not null);
+    insert into app.t select g, 'n' || g, g from generate_series(1, 5) g`)
+}
+const items = (count: number): Item[] =>
+  Array.from({ length: count }, (_, i) => ({ id: i + 1, name: `x${i + 1}`, n: i }))
+const content = (db: Db) => db.query('select * from app.t order by id')
+
+describe.each(databases)('batches from the library on $name', ({ open }) => {
+  it.each([2000, 0])('give the same from arrays and by COPY (above %s rows)', async (copyAbove) => {
+    await using db = await open()
+    await table(db)
+    const rows: Item[] = [
+      { id: 1, name: 'a\tb\\N\n"é', n: 10 },
+      { id: 2, name: null, n: 20 },
+      { id: 9, name: '\\N', n: 90 },
+    ]
+    const common = { table: 'app.t', copyAbove }
+    expect(await batchUpdate(db, { ...common, rows, key: 'id' })).toEqual({
+      inserted: 0n,
+      updated: 2n,
+      unchanged: 0n,
+      deleted: 0n,
+      missing: 1n,
+    })
+    expect(await batchUpsert(db, { ...common, rows, set: { n: 't.n + s.n' } })).toMatchObject({
+      inserted: 1n,
+      updated: 2n,
+    })
+    expect(await content(db)).toMatchObject([
+      { id: 1, name: 'a\tb\\N\n"é', n: 20n },
+      { id: 2, name: null, n: 40n },
+      { id: 3 },
+      { id: 4 },
+      { id: 5 },
+      { id: 9, name: '\\N', n: 90n },
+    ])
+    expect(await batchMerge(db, { ...common, rows, within: 't.id <> 5' })).toMatchObject({
+      updated: 2n,
+      unchanged: 1n,
+      deleted: 2n,
+    })
+    expect(await batchDelete(db, { ...common, rows: [{ id: 1 }, { id: 77 }] })).toMatchObject({
+      deleted: 1n,
+      missing: 1n,
+    })
+    await expect(batchUpdate(db, { ...common, rows, onMissing: 'error' })).rejects.toMatchObject({ code: 'PQ026' })
+    expect((await content(db)).map(({ id }) => id)).toEqual([2, 5, 9])
+    expect(await batchUpsert<Item>(db, { ...common, rows: [] })).toMatchObject({ inserted: 0n })
+  })
+
+  it('rows come from a generator, many more than one chunk, and progress is told', async () => {
+    await using db = await open()
+    await table(db)
+    const told: number[] = []
+    const source = async function* () {
+      yield* items(5500)
+    }
+    const done = await batchUpsert(db, { table: ['app', 't'], rows: source(), onProgress: (rows) => told.push(rows) })
+    expect(done).toMatchObject({ inserted: 5495n, updated: 5n })
+    expect(told.at(-1)).toBe(5500)
+    expect(await one(db, 'select count(*) as n, sum(n)::bigint as sum from app.t')).toEqual({
+      n: 5500n,
+      sum: 15122250n,
+    })
+  })
+
+  it.each([2000, 0])(
+    'a value that does not fit is named with its row and column, and nothing is changed (%s)',
+    async (copyAbove) => {
+      await using db = await open()
+      await table(db)
+      const before = await content(db)
+      const rows: { id: number; n: string | number }[] = items(3).map(({ id, n }) => ({ id, n }))
+      rows[2] = { id: 3, n: 'abc' }
+      const failed = batchUpdate(db, { table: 'app.t', rows, copyAbove })
+      await expect(failed).rejects.toMatchObject({
+        code: 'PQ065',
+        message: expect.stringMatching(/row 3, column n, value "abc"/),
+      })
+      const long = [{ id: 2, name: 'x'.repeat(21) }]
+      await expect(batchUpdate(db, { table: 'app.t', rows: long, copyAbove })).rejects.toMatchObject({
+        code: 'PQ065',
+        message: expect.stringMatching(/row 1, column name/),
+      })
+      expect(await content(db)).toEqual(before)
+    },
+  )
+
+  it('joins the transaction of the caller, and a batch that fails leaves that usable', async () => {
+    await using db = await open()
+    await table(db)
+    await db.transaction(async (tx) => {
+      await batchUpsert(tx, { table: 'app.t', rows: [{ id: 50, n: 1 }] })
+      await expect(batchUpsert(tx, { table: 'app.t', rows: [{ id: 51, n: 'no' }] })).rejects.toMatchObject({
+        code: 'PQ065',
+      })
+      await batchUpsert(tx, { table: 'app.t', rows: [{ id: 52, n: 1 }], copyAbove: 0 })
+      await batchUpsert(tx, { table: 'app.t', rows: [{ id: 53, n: 1 }], copyAbove: 0 })
+    })
+    expect((await content(db)).map(({ id }) => id)).toEqual([1, 2, 3, 4, 5, 50, 52, 53])
+    await expect(
+      db.transaction(async (tx) => {
+        await batchDelete(tx, { table: 'app.t', rows: [{ id: 1 }] })
+        throw new Error('the caller gives up')
+      }),
+    ).rejects.toThrow('gives up')
+    expect(await content(db)).toHaveLength(8)
+  })
+
+  it('takes arrays, JSON, bytes, dates and names that need quotes', async () => {
+    await using db = await open()
+    await db.exec(
+      `create schema "a b"; create table "a b"."t;""x" ("i d" int primary key, l int[], w text[], j jsonb, b bytea, d timestamptz)`,
+    )
+    const row = { 'i d': 1, l: [1, 2], w: ['a,"b', null], j: { a: [1] }, b: Uint8Array.of(1, 255), d: new Date(0) }
+    for (const copyAbove of [0, 10]) {
+      await batchUpsert(db, { table: ['a b', 't;"x'], rows: [row], copyAbove })
+      expect(await one(db, `select l, w, j, b = '\\x01ff' as b, d from "a b"."t;""x"`)).toEqual({
+        l: [1, 2],
+        w: ['a,"b', null],
+        j: { a: [1] },
+        b: true,
+        d: new Date(0),
+      })
+    }
+  })
+
+  it('rows that differ in their columns are refused, and wrong columns do not compile', async () => {
+    await using db = await open()
+    await table(db)
+    const sparse: Partial<Item>[] = [{ id: 1, n: 1 }, { id: 2 }]
+    await expect(batchUpdate(db, { table: 'app.t', rows: sparse })).rejects.toMatchObject({
+      code: 'PQ066',
+      message: 'row 2 has no column n',
+    })
+    const wide: object[] = [
+      { id: 1, n: 1 },
+      { id: 2, n: 2, name: 'x' },
+    ]
+    await expect(batchUpdate(db, { table: 'app.t', rows: wide })).rejects.toMatchObject({ code: 'PQ066' })
+    // @ts-expect-error: no such column
+    await expect(batchUpdate(db, { table: 'app.t', rows: items(1), key: 'nosuch' })).rejects.toMatchObject({
+      code: 'PQ024',
+    })
+    await expect(batchUpdate(db, { table: 'app.nosuch', rows: items(1) })).rejects.toMatchObject({ code: 'PQ024' })
+  })
+
+  it('stops when it is told to, and changes nothing', async () => {
+    await using db = await open()
+    await table(db)
+    const stop = new AbortController()
+    const rows = function* () {
+      for (const item of items(10000)) {
+        if (item.id === 5000) stop.abort()
+        yield item
+      }
+    }
+    await expect(batchUpsert(db, { table: 'app.t', rows: rows(), signal: stop.signal })).rejects.toMatchObject({
+      name: 'AbortError',
+    })
+    expect(await content(db)).toHaveLength(5)
+  })
+})
