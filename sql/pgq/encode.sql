@@ -88,6 +88,9 @@ language sql stable as $$
             case when t.base = 'bool' then 'pg_catalog.left(%1$s::pg_catalog.text, 1)'
                  when t.base = any ('{int2,int4,int8,oid,numeric,uuid}') then '%1$s::pg_catalog.text'
                  when t.base = any ('{float4,float8}') then 'pg_catalog.replace(%1$s::pg_catalog.text, ''+'', ''%%2b'')'
+                 when t.base = any ('{date,time,timetz,timestamp,timestamptz}') then
+                     'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
+                     '%1$s::pg_catalog.text, ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), ''/'', ''%%2f'')'
                  else 'pgq._urlencode(%2$s)' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''

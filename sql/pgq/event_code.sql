@@ -193,7 +193,8 @@ end $body$, v_function.head,
 end $make$;
 
 -- pgq.refresh_code() -> integer
--- Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand.
+-- Generate the code of every queue anew, and pgq.insert_event(), and drop the code of triggers that are gone; for after a
+-- restore or a repair by hand.
 -- returns    number of queues
 -- locks      as pgq.create_queue()
 -- runs as    owner
@@ -209,6 +210,7 @@ begin
         v_count := v_count + 1;
     end loop;
     perform pgq._make_insert_event();
+    perform pgq._drop_trigger_code();
     return v_count;
 end $$;
 

@@ -22,14 +22,18 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
+                    when p.proname ~ '^trigger_[0-9]+_' then '{public}'
                     when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
+            -- what a trigger calls as whoever writes its table
+            ('{_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
             -- producing
-            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table}', '{pgq_writer}'),
+            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table,
+               jsontriga,logutriga,sqltriga}', '{pgq_writer}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,

@@ -46,6 +46,9 @@ const functions: Record<'PUBLIC' | 'pgq_reader' | 'pgq_writer' | 'pgq_admin', [s
     ['insert_event', 'queue_name text, ev_type text, ev_data text', 'bigint'],
     ['insert_event', `queue_name text, ev_type text, ev_data text, ${extras}`, 'bigint'],
     ['current_event_table', 'x_queue_name text', 'text'],
+    ['jsontriga', '', 'trigger'],
+    ['logutriga', '', 'trigger'],
+    ['sqltriga', '', 'trigger'],
   ],
   pgq_reader: [
     ['register_consumer', 'x_queue_name text, x_consumer_id text', 'integer'],

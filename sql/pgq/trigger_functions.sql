@@ -1,0 +1,73 @@
+-- The trigger functions hand each row to code that was generated for the trigger. EXECUTE, for the code's name is known at
+-- run time only; it holds a single call, so parsing it is short.
+
+-- pgq.jsontriga() -> trigger
+-- Log each change of a table as an event with the row as JSON.
+-- returns    the row, or null with SKIP
+-- raises     PQ016  wrong arguments
+-- raises     PQ017  changes are denied
+-- raises     PQ018  the key is missing, null or changed
+-- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+
+-- pgq.logutriga() -> trigger
+-- Log each change of a table as an event with the row urlencoded.
+-- returns    the row, or null with SKIP
+-- raises     PQ001, PQ006, PQ007, PQ016, PQ017, PQ018  as pgq.jsontriga()
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+
+-- pgq.sqltriga() -> trigger
+-- Log each change of a table as an event with a part of an SQL statement that repeats it.
+-- returns    the row, or null with SKIP
+-- raises     PQ001, PQ006, PQ007, PQ016, PQ017, PQ018  as pgq.jsontriga(); PQ018 also for a null in the key
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+do $do$
+declare
+    v_name text;
+begin
+    foreach v_name in array array['jsontriga', 'logutriga', 'sqltriga'] loop
+        execute format($create$
+create or replace function pgq.%I() returns trigger language plpgsql as $function$
+declare
+    v_code text;
+    v_event record;
+    v_passes boolean;
+begin
+    if current_setting('session_replication_role') = 'local' then
+        null;
+    elsif tg_level = 'STATEMENT' then
+        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
+        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
+    else
+        v_code := 'pgq.trigger_' || tg_relid || '_' || left(md5(tg_name), 12);
+        if to_regproc(v_code) is null then
+            v_code := pgq._trigger_code(tg_relid, tg_name);
+        end if;
+        for v_try in 1..3 loop
+            if tg_op = 'UPDATE' then
+                execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, new, old;
+            elsif tg_op = 'INSERT' then
+                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, new;
+            else
+                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, old;
+            end if;
+            exit when v_passes is not null;
+            v_code := pgq._trigger_code(tg_relid, tg_name);
+        end loop;
+        if v_passes is null then
+            raise exception 'could not serialize access: table %%.%% was altered', tg_table_schema, tg_table_name
+                using errcode = '40001', hint = 'run the transaction again';
+        elsif not v_passes then
+            return null;
+        end if;
+    end if;
+    if tg_op = 'DELETE' then
+        return old;
+    end if;
+    return new;
+end $function$$create$, v_name);
+    end loop;
+end $do$;
