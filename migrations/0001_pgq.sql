@@ -1263,7 +1263,8 @@ end $body$, v_function.head,
 end $make$;
 
 -- pgq.refresh_code() -> integer
--- Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand.
+-- Generate the code of every queue anew, and pgq.insert_event(), and drop the code of triggers that are gone; for after a
+-- restore or a repair by hand.
 -- returns    number of queues
 -- locks      as pgq.create_queue()
 -- runs as    owner
@@ -1279,6 +1280,7 @@ begin
         v_count := v_count + 1;
     end loop;
     perform pgq._make_insert_event();
+    perform pgq._drop_trigger_code();
     return v_count;
 end $$;
 
@@ -2037,6 +2039,9 @@ language sql stable as $$
             case when t.base = 'bool' then 'pg_catalog.left(%1$s::pg_catalog.text, 1)'
                  when t.base = any ('{int2,int4,int8,oid,numeric,uuid}') then '%1$s::pg_catalog.text'
                  when t.base = any ('{float4,float8}') then 'pg_catalog.replace(%1$s::pg_catalog.text, ''+'', ''%%2b'')'
+                 when t.base = any ('{date,time,timetz,timestamp,timestamptz}') then
+                     'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
+                     '%1$s::pg_catalog.text, ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), ''/'', ''%%2f'')'
                  else 'pgq._urlencode(%2$s)' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''
@@ -2183,6 +2188,446 @@ language sql stable as $$
       from pgq._table_columns(i_table) t
      where i_columns is null or t.name = any (i_columns)
 $$;
+
+-- pgq._trigger_arguments(i_args, i_type) -> record
+-- Read the arguments of a trigger that logs events.
+-- i_args     as given in CREATE TRIGGER
+-- i_type     pg_trigger.tgtype: what the trigger is fired for
+-- returns    fields: the expressions for ev_type, ev_data, ev_extra1 .. ev_extra4, null where there is none
+-- raises     PQ016  an argument is unknown, or does not go with this kind of trigger
+-- runs as    caller
+create or replace function pgq._trigger_arguments(
+    i_args text[], i_type integer,
+    out queue_name text, out ignored name[], out key text, out backup boolean, out skip boolean, out deny boolean,
+    out condition text, out fields text[])
+returns record
+language plpgsql immutable as $$
+declare
+    v_arg text;
+    v_field integer;
+    v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
+    v_problem text;
+begin
+    backup := false;
+    skip := false;
+    deny := false;
+    fields := array_fill(null::text, array[6]);
+    queue_name := i_args[1];
+    if queue_name is null then
+        raise exception 'pgq trigger must have destination queue as argument'
+            using errcode = 'PQ016', hint = 'create trigger ... execute function pgq.jsontriga(''queue'')';
+    end if;
+    foreach v_arg in array i_args[2:] loop
+        v_field := array_position(v_names, split_part(v_arg, '=', 1));
+        if v_arg like 'ignore=%' then
+            ignored := regexp_split_to_array(substr(v_arg, 8), '[\s,]+');
+        elsif v_arg like 'pkey=%' then
+            key := substr(v_arg, 6);
+        elsif v_arg like 'when=%' then
+            condition := substr(v_arg, 6);
+        elsif v_field is not null and position('=' in v_arg) > 0 then
+            fields[v_field] := substr(v_arg, position('=' in v_arg) + 1);
+        elsif v_arg = 'backup' then
+            backup := true;
+        elsif v_arg = 'SKIP' then
+            skip := true;
+        elsif v_arg = 'deny' then
+            deny := true;
+        else
+            raise exception 'bad param to pgq trigger: %', v_arg
+                using errcode = 'PQ016', hint = 'allowed: ignore=, pkey=, backup, SKIP, deny, when=, ev_type=, ev_data=, ev_extra1= to ev_extra4=';
+        end if;
+    end loop;
+    if i_type & 32 <> 0 then
+        v_problem := case when ignored is not null then 'Column ignore does not make sense for truncate trigger'
+                          when key is not null then 'Custom pkey_list does not make sense for truncate trigger'
+                          when backup then 'Backup does not make sense for truncate trigger'
+                          when condition is not null or array_remove(fields, null) <> '{}'
+                          then 'Custom expressions do not make sense for truncater trigger' end;
+        if v_problem is not null then
+            raise exception '%', v_problem
+                using errcode = 'PQ016', hint = 'make a trigger of its own for TRUNCATE, with the queue name alone';
+        end if;
+    elsif skip and i_type & 66 = 0 then
+        raise exception 'SKIP does not work in AFTER trigger.'
+            using errcode = 'PQ016', hint = 'make it a BEFORE trigger';
+    end if;
+end $$;
+
+-- pgq._put_values(i_expression, i_columns, i_record) -> text
+-- Put fields of a record in the place of column names in an expression: words that are exactly a column's name, quoted or
+-- not. Words inside literals, words with a dot, names of functions and of types after :: stay.
+-- runs as    caller
+create or replace function pgq._put_values(i_expression text, i_columns name[], i_record text) returns text
+language sql immutable as $put$
+    select coalesce(string_agg(
+               case when t.token = any (i_columns::text[]) then format('(%s.%I)', i_record, t.token)
+                    when t.token ~ '^".*"$' and replace(substr(t.token, 2, length(t.token) - 2), '""', '"') = any (i_columns::text[])
+                    then format('(%s.%s)', i_record, t.token)
+                    else t.token end, '' order by t.n), '')
+      from (select m.token[1] as token, m.n
+              from regexp_matches(i_expression,
+                  $re$([eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\$\w*\$[^$]*\$\w*\$|"(?:[^"]|"")*"(?:\.(?:[\w$]+|"(?:[^"]|"")*"))*|::\s*\w+|\.\s*\w+|[0-9][\w.]*|[[:alpha:]_][\w$]*(?:\.(?:[\w$]+|"(?:[^"]|"")*"|\*))*(?:\s*\()?|.)$re$,
+                  'g') with ordinality m (token, n)) t
+$put$;
+
+-- pgq._one_value(i_values) -> text
+-- The only element of what an expression gave.
+-- raises     PQ016
+-- runs as    caller
+create or replace function pgq._one_value(i_values text[]) returns text
+language plpgsql immutable as $$
+begin
+    if cardinality(i_values) <> 1 then
+        raise exception 'Expect 1 row from override query, got %', cardinality(i_values)
+            using errcode = 'PQ016', hint = 'the expressions of a trigger must each give one row: add limit 1, or an aggregate';
+    end if;
+    return i_values[1];
+end $$;
+
+-- pgq._condition_holds(i_values) -> boolean
+-- What a when= expression gave.
+-- raises     PQ016
+-- runs as    caller
+create or replace function pgq._condition_holds(i_values anyarray) returns boolean
+language plpgsql immutable as $$
+begin
+    if pg_typeof(i_values) <> 'boolean[]'::regtype then
+        raise exception 'when= query result must be boolean, got=%',
+            (select t.typelem from pg_catalog.pg_type t where t.oid = pg_typeof(i_values))
+            using errcode = 'PQ016', hint = 'compare: when=column = ''value''';
+    end if;
+    return pgq._one_value(i_values::text[])::boolean;
+end $$;
+
+-- Code that is generated for a trigger, when it is fired for the first time: a function that writes the events of one
+-- table's rows. It is found by the names of table and trigger alone, holds no dependency on them, and tells when it no
+-- longer fits; then it is written anew.
+
+-- pgq._trigger_shape(i_table, i_trigger) -> text
+-- A hash of what generated code supposes about a trigger and its table; immutable as pgq._shape() is.
+-- returns    null: no such trigger
+-- runs as    owner: whoever writes the table
+create or replace function pgq._trigger_shape(i_table regclass, i_trigger name) returns text
+language plpgsql immutable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return (select md5(row(pgq._shape(i_table), p.proname, t.tgname, t.tgtype, t.tgargs)::text)
+              from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+             where t.tgrelid = i_table and t.tgname = i_trigger);
+end $$;
+
+-- pgq._trigger_definition(i_table, i_trigger) -> record
+-- The kind and arguments of a trigger that logs events.
+-- runs as    caller
+create or replace function pgq._trigger_definition(i_table oid, i_trigger name, out kind text, out type integer, out args text[], out columns name[])
+returns record
+language sql stable as $$
+    select p.proname, t.tgtype,
+           -- pg_trigger holds the arguments one after the other, each ended by a zero byte.
+           (select array_agg(convert_from(decode(replace(a.hex, ' ', ''), 'hex'), getdatabaseencoding()) order by a.n)
+              from unnest(string_to_array(regexp_replace(encode(t.tgargs, 'hex'), '..', '\& ', 'g'), '00 ')) with ordinality a (hex, n)
+             where a.n <= t.tgnargs),
+           (select array_agg(c.name order by c.attnum) from pgq._table_columns(i_table) c)
+      from pg_trigger t
+      join pg_proc p on p.oid = t.tgfoid and p.pronamespace = 'pgq'::regnamespace
+       and p.proname = any ('{jsontriga,logutriga,sqltriga}')
+     where t.tgrelid = i_table and t.tgname = i_trigger
+$$;
+
+-- pgq._trigger_event(i_table, i_kind, i_op, i_key, i_columns, i_backup) -> text[]
+-- SQL for the six fields of an event about a row in i_new, or a change of i_old to i_new.
+-- i_kind     jsontriga, logutriga or sqltriga
+-- i_key      the key columns; as text, in which a list of names given by hand is taken as it is
+-- i_columns  the columns that go into the event
+-- runs as    caller
+create or replace function pgq._trigger_event(
+    i_table oid, i_kind text, i_op text, i_key name[], i_key_text text, i_columns name[], i_backup boolean)
+returns text[]
+language sql stable as $$
+    select array[
+        quote_literal(case i_kind
+            when 'jsontriga' then format('{"op":"%s","table":[%s,%s],"pkey":[%s]}', i_op, to_json(n.nspname::text), to_json(c.relname::text),
+                (select string_agg(to_json(k.name)::text, ',' order by k.n)
+                   from unnest(coalesce(string_to_array(i_key_text, ','), i_key::text[])) with ordinality k (name, n)))
+            when 'logutriga' then left(i_op, 1) || ':' || coalesce(i_key_text, array_to_string(i_key, ','), '')
+            else left(i_op, 1) end),
+        case when i_kind = 'jsontriga' then pgq._encode_row(i_table, 'json', i_columns, 'i_new')
+             when i_kind = 'logutriga' then pgq._encode_row(i_table, 'urlencode', i_columns, 'i_new')
+             when i_op = 'INSERT' then pgq._encode_row(i_table, 'sql', i_columns, 'i_new')
+             when i_op = 'UPDATE' then pgq._encode_sql_update(i_table, i_columns, i_key, 'i_new', 'i_old')
+             else pgq._encode_sql_key(i_table, i_key, 'i_new') end,
+        quote_literal(n.nspname || '.' || c.relname),
+        case when i_backup and i_op = 'UPDATE'
+             then pgq._encode_row(i_table, case i_kind when 'jsontriga' then 'json' else 'urlencode' end, i_columns, 'i_old')
+             else 'null' end,
+        'null', 'null']
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table
+$$;
+
+-- pgq._trigger_body(i_table, i_trigger) -> text
+-- PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes.
+-- raises     PQ016
+-- runs as    caller, within a security definer function
+create or replace function pgq._trigger_body(i_table oid, i_trigger name) returns text
+language plpgsql stable as $body$
+declare
+    v_trigger record;
+    v_args record;
+    v_op text;
+    v_key name[];
+    v_columns name[];
+    v_magic name[];
+    v_unknown name;
+    v_ignored name[];
+    v_fields text[];
+    v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
+    v_code text;
+    v_body text := '';
+    v_table text := (select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table);
+begin
+    select * into v_trigger from pgq._trigger_definition(i_table, i_trigger);
+    select * into v_args from pgq._trigger_arguments(v_trigger.args, v_trigger.type);
+    v_magic := array(select c from unnest(v_trigger.columns) c where c like '\_pgq\_ev\_%');
+    select c into v_unknown from unnest(v_magic) c where substr(c, 6) <> all (v_names);
+    if found then
+        raise exception 'Unknown magic column: %', v_unknown
+            using errcode = 'PQ016', hint = 'there are _pgq_ev_type, _pgq_ev_data, _pgq_ev_extra1 to _pgq_ev_extra4';
+    end if;
+    v_key := coalesce(regexp_split_to_array(v_args.key, '[\s,]+')::name[], pgq._key_columns(i_table));
+    v_columns := array(select c from unnest(v_trigger.columns) c where c <> all (v_magic) and c <> all (coalesce(v_args.ignored, '{}')));
+    v_ignored := array(select c from unnest(v_trigger.columns) c
+                        where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or c <> all (v_magic)));
+
+    foreach v_op in array array['INSERT', 'UPDATE', 'DELETE'] loop
+        v_code := '';
+        if v_args.deny then
+            v_code := format($part$
+        raise exception 'Table ''%%'' to queue ''%%'': change not allowed (%%)', %L, %L, i_op
+            using errcode = 'PQ017', hint = 'change it where the queue is filled from, or drop the trigger that denies it';$part$,
+                v_table, v_args.queue_name);
+        elsif v_op <> 'INSERT' and v_key is null or v_args.key ~ '^[\s,]*$' then
+            v_code := format($part$
+        raise exception 'Update/Delete on table without pkey: %%', %L
+            using errcode = 'PQ018', hint = 'give the table a primary key, or name columns in the trigger: pkey=a,b';$part$, v_table);
+        else
+            if v_op = 'UPDATE' then
+                v_code := format($part$
+        if %s then
+            raise exception 'primary key update not allowed: table %%', %L
+                using errcode = 'PQ018', hint = 'delete the row and insert it with its new key';
+        end if;$part$, pgq._encode_changed(i_table, v_key, 'i_new', 'i_old'), v_table);
+                if v_ignored <> '{}' then
+                    v_code := v_code || format($part$
+        if not (%s) and (%s) then
+            return %s;
+        end if;$part$, pgq._encode_changed(i_table, v_columns, 'i_new', 'i_old'),
+                        pgq._encode_changed(i_table, v_ignored, 'i_new', 'i_old'), (not v_args.skip)::text);
+                end if;
+            end if;
+            if v_args.condition is not null then
+                v_code := v_code || format($part$
+        v_holds := pgq._condition_holds(array(select t.v from (select %s
+            ) t (v)));
+        if v_holds is null then
+            raise exception 'when= should not be NULL: trigger %% on %%', %L, %L
+                using errcode = 'PQ016', hint = 'when=coalesce(..., false)';
+        elsif not v_holds then
+            return %s;
+        end if;$part$, pgq._put_values(v_args.condition, v_trigger.columns, 'i_new'), i_trigger, v_table, (not v_args.skip)::text);
+            end if;
+            v_fields := pgq._trigger_event(i_table, v_trigger.kind, v_op, v_key, v_args.key, v_columns, v_args.backup);
+            for v_n in 1..6 loop
+                if v_args.fields[v_n] is not null then
+                    v_fields[v_n] := format(
+                        e'pgq._one_value(array(select case when t.v is distinct from null then pg_catalog.concat(t.v) end from (select %s\n'
+                        '            ) t (v)))', pgq._put_values(v_args.fields[v_n], v_trigger.columns, 'i_new'));
+                elsif '_pgq_' || v_names[v_n] = any (v_magic) then
+                    v_fields[v_n] := (select pgq._text_of(format('i_new.%I', c.name), c.type)
+                                        from pgq._table_columns(i_table) c where c.name = '_pgq_' || v_names[v_n]);
+                end if;
+            end loop;
+            v_code := v_code || format($part$
+        v_id := pgq.insert_event(%L, %s);$part$, v_args.queue_name, array_to_string(v_fields, e',\n            '));
+        end if;
+        v_body := v_body || format(e'\n    %s i_op = %L then%s', case v_op when 'INSERT' then 'if' else 'elsif' end, v_op, v_code);
+    end loop;
+    -- Null tells the caller to have this function made anew.
+    return format($whole$
+#variable_conflict use_column
+declare
+    v_id bigint;
+    v_holds boolean;
+begin
+    if pgq._trigger_shape(%L, %L) is distinct from %L then
+        return null;
+    end if;%s
+    end if;
+    return %s;
+end $whole$, i_table, i_trigger, pgq._trigger_shape(i_table, i_trigger), v_body, (not v_args.skip)::text);
+end $body$;
+
+-- pgq._trigger_code(i_table, i_trigger, i_name) -> text
+-- Make the function of a trigger. One transaction at a time makes the one for all; others that come before it has
+-- committed make one for their own session, so nobody waits.
+-- returns    the function's name
+-- raises     PQ016
+-- locks      an advisory lock for the trigger, to the end of the transaction
+-- runs as    owner: a producer need not be allowed to create functions
+create or replace function pgq._trigger_code(i_table oid, i_trigger name) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $make$
+declare
+    v_name text := format('trigger_%s_%s', i_table, left(md5(i_trigger), 12));
+    v_shape text := pgq._trigger_shape(i_table, i_trigger);
+begin
+    if not pg_try_advisory_xact_lock('pgq.event_template'::regclass::oid::bigint::integer, hashtext(v_name)) then
+        v_name := format('%s_%s', v_name, pg_backend_pid());
+    end if;
+    if not exists (select from pg_proc p where p.pronamespace = 'pgq'::regnamespace and p.proname = v_name
+                                           and position(v_shape in p.prosrc) > 0) then
+        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql as %L',
+                       v_name, pgq._trigger_body(i_table, i_trigger));
+        execute format('grant execute on function pgq.%I to public', v_name);
+        execute format('comment on function pgq.%I is %L', v_name,
+                       format('skytools: generated for trigger %I on %s; made anew by itself', i_trigger, i_table::regclass));
+    end if;
+    return 'pgq.' || v_name;
+end $make$;
+
+-- pgq._drop_trigger_code() -> integer
+-- Drop what was generated for triggers that are gone, or for sessions that have ended.
+-- returns    number of functions
+-- runs as    caller, who must own them
+create or replace function pgq._drop_trigger_code() returns integer
+language plpgsql as $$
+declare
+    v_function regprocedure;
+    v_count integer := 0;
+begin
+    for v_function in
+        select p.oid from pg_catalog.pg_proc p
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.proname ~ '^trigger_[0-9]+_[0-9a-f]{12}(_[0-9]+)?$'
+           and (not exists (select from pg_catalog.pg_trigger t
+                             where t.tgrelid = split_part(p.proname, '_', 2)::oid
+                               and left(md5(t.tgname), 12) = split_part(p.proname, '_', 3))
+                or split_part(p.proname, '_', 4) <> ''
+                   and not exists (select from pg_catalog.pg_stat_activity a where a.pid::text = split_part(p.proname, '_', 4)))
+    loop
+        execute pg_catalog.format('drop function if exists %s', v_function);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq._truncate_event(i_table, i_trigger, i_op) -> record
+-- The event of a TRUNCATE.
+-- raises     PQ016  it is not a TRUNCATE that the trigger was fired for
+-- raises     PQ017
+-- runs as    owner: whoever truncates the table
+create or replace function pgq._truncate_event(
+    i_table oid, i_trigger name, i_op text, out queue_name text, out ev_type text, out ev_data text, out ev_extra1 text)
+returns record
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_trigger record;
+    v_args record;
+    v_schema name;
+    v_name name;
+begin
+    if i_op <> 'TRUNCATE' then
+        raise exception 'pgq Ins/Upd/Del trigger must be fired FOR EACH ROW: trigger % on %', quote_ident(i_trigger), i_table::regclass
+            using errcode = 'PQ016', hint = 'create trigger ... for each row execute function ...';
+    end if;
+    select * into v_trigger from pgq._trigger_definition(i_table, i_trigger);
+    select * into v_args from pgq._trigger_arguments(v_trigger.args, v_trigger.type);
+    select n.nspname, c.relname into v_schema, v_name from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table;
+    queue_name := v_args.queue_name;
+    ev_extra1 := v_schema || '.' || v_name;
+    if v_args.deny then
+        raise exception 'Table ''%'' to queue ''%'': change not allowed (%)', ev_extra1, queue_name, i_op
+            using errcode = 'PQ017', hint = 'change it where the queue is filled from, or drop the trigger that denies it';
+    end if;
+    ev_type := 'R';
+    ev_data := '';
+    if v_trigger.kind = 'jsontriga' then
+        ev_type := format('{"op":"TRUNCATE","table":[%s,%s],"pkey":[%s]}', to_json(v_schema::text), to_json(v_name::text),
+                          (select string_agg(to_json(k::text)::text, ',') from unnest(pgq._key_columns(i_table)) k));
+        ev_data := '{}';
+    end if;
+end $$;
+
+-- The trigger functions hand each row to code that was generated for the trigger. EXECUTE, for the code's name is known at
+-- run time only; it holds a single call, so parsing it is short.
+
+-- pgq.jsontriga() -> trigger
+-- Log each change of a table as an event with the row as JSON.
+-- returns    the row, or null with SKIP
+-- raises     PQ016  wrong arguments
+-- raises     PQ017  changes are denied
+-- raises     PQ018  the key is missing, null or changed
+-- raises     PQ001, PQ006, PQ007  as pgq.insert_event()
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+
+-- pgq.logutriga() -> trigger
+-- Log each change of a table as an event with the row urlencoded.
+-- returns    the row, or null with SKIP
+-- raises     PQ001, PQ006, PQ007, PQ016, PQ017, PQ018  as pgq.jsontriga()
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+
+-- pgq.sqltriga() -> trigger
+-- Log each change of a table as an event with a part of an SQL statement that repeats it.
+-- returns    the row, or null with SKIP
+-- raises     PQ001, PQ006, PQ007, PQ016, PQ017, PQ018  as pgq.jsontriga(); PQ018 also for a null in the key
+-- runs as    caller, who needs pgq_writer
+-- see        docs/triggers.md
+do $do$
+declare
+    v_name text;
+begin
+    foreach v_name in array array['jsontriga', 'logutriga', 'sqltriga'] loop
+        execute format($create$
+create or replace function pgq.%I() returns trigger language plpgsql as $function$
+declare
+    v_code text;
+    v_event record;
+    v_passes boolean;
+begin
+    if current_setting('session_replication_role') = 'local' then
+        null;
+    elsif tg_level = 'STATEMENT' then
+        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
+        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
+    else
+        v_code := 'pgq.trigger_' || tg_relid || '_' || left(md5(tg_name), 12);
+        if to_regproc(v_code) is null then
+            v_code := pgq._trigger_code(tg_relid, tg_name);
+        end if;
+        for v_try in 1..3 loop
+            if tg_op = 'UPDATE' then
+                execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, new, old;
+            elsif tg_op = 'INSERT' then
+                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, new;
+            else
+                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, old;
+            end if;
+            exit when v_passes is not null;
+            v_code := pgq._trigger_code(tg_relid, tg_name);
+        end loop;
+        if v_passes is null then
+            raise exception 'could not serialize access: table %%.%% was altered', tg_table_schema, tg_table_name
+                using errcode = '40001', hint = 'run the transaction again';
+        elsif not v_passes then
+            return null;
+        end if;
+    end if;
+    if tg_op = 'DELETE' then
+        return old;
+    end if;
+    return new;
+end $function$$create$, v_name);
+    end loop;
+end $do$;
 
 -- pgq.register_consumer(x_queue_name, x_consumer_id) -> integer
 -- Subscribe a consumer to a queue: it will get every event that is committed after the queue's newest tick.
@@ -3937,14 +4382,18 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
+                    when p.proname ~ '^trigger_[0-9]+_' then '{public}'
                     when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
+            -- what a trigger calls as whoever writes its table
+            ('{_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
             -- producing
-            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table}', '{pgq_writer}'),
+            ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table,
+               jsontriga,logutriga,sqltriga}', '{pgq_writer}'),
             -- subscribing and consuming
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
@@ -4874,7 +5323,7 @@ comment on function pgq._name_tree(text[], int4[], text, text, int4, int4) is
 comment on function pgq._make_insert_event() is
     'Write pgq.insert_event() and pgq.insert_events() for the queues that there are now';
 comment on function pgq.refresh_code() is
-    'Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand';
+    'Generate the code of every queue anew, and pgq.insert_event(), and drop the code of triggers that are gone; for after a restore or a repair by hand';
 comment on function pgq._lock_queue_set() is
     'One transaction at a time changes the set of queues';
 comment on function pgq._queue_changed() is
@@ -4943,6 +5392,28 @@ comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
+comment on function pgq._trigger_arguments(text[], int4) is
+    'Read the arguments of a trigger that logs events';
+comment on function pgq._put_values(text, name[], text) is
+    'Put fields of a record in the place of column names in an expression';
+comment on function pgq._one_value(text[]) is
+    'The only element of what an expression gave';
+comment on function pgq._condition_holds(anyarray) is
+    'What a when= expression gave';
+comment on function pgq._trigger_shape(regclass, name) is
+    'A hash of what generated code supposes about a trigger and its table; immutable as pgq._shape() is';
+comment on function pgq._trigger_definition(oid, name) is
+    'The kind and arguments of a trigger that logs events';
+comment on function pgq._trigger_event(oid, text, text, name[], text, name[], bool) is
+    'SQL for the six fields of an event about a row in i_new, or a change of i_old to i_new';
+comment on function pgq._trigger_body(oid, name) is
+    'PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes';
+comment on function pgq._trigger_code(oid, name) is
+    'Make the function of a trigger';
+comment on function pgq._drop_trigger_code() is
+    'Drop what was generated for triggers that are gone, or for sessions that have ended';
+comment on function pgq._truncate_event(oid, name, text) is
+    'The event of a TRUNCATE';
 comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is

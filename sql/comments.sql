@@ -59,7 +59,7 @@ comment on function pgq._name_tree(text[], int4[], text, text, int4, int4) is
 comment on function pgq._make_insert_event() is
     'Write pgq.insert_event() and pgq.insert_events() for the queues that there are now';
 comment on function pgq.refresh_code() is
-    'Generate the code of every queue anew, and pgq.insert_event(); for after a restore or a repair by hand';
+    'Generate the code of every queue anew, and pgq.insert_event(), and drop the code of triggers that are gone; for after a restore or a repair by hand';
 comment on function pgq._lock_queue_set() is
     'One transaction at a time changes the set of queues';
 comment on function pgq._queue_changed() is
@@ -128,6 +128,28 @@ comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
+comment on function pgq._trigger_arguments(text[], int4) is
+    'Read the arguments of a trigger that logs events';
+comment on function pgq._put_values(text, name[], text) is
+    'Put fields of a record in the place of column names in an expression';
+comment on function pgq._one_value(text[]) is
+    'The only element of what an expression gave';
+comment on function pgq._condition_holds(anyarray) is
+    'What a when= expression gave';
+comment on function pgq._trigger_shape(regclass, name) is
+    'A hash of what generated code supposes about a trigger and its table; immutable as pgq._shape() is';
+comment on function pgq._trigger_definition(oid, name) is
+    'The kind and arguments of a trigger that logs events';
+comment on function pgq._trigger_event(oid, text, text, name[], text, name[], bool) is
+    'SQL for the six fields of an event about a row in i_new, or a change of i_old to i_new';
+comment on function pgq._trigger_body(oid, name) is
+    'PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes';
+comment on function pgq._trigger_code(oid, name) is
+    'Make the function of a trigger';
+comment on function pgq._drop_trigger_code() is
+    'Drop what was generated for triggers that are gone, or for sessions that have ended';
+comment on function pgq._truncate_event(oid, name, text) is
+    'The event of a TRUNCATE';
 comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is

@@ -14,7 +14,7 @@ language plpgsql immutable as $$
 declare
     v_arg text;
     v_field integer;
-    v_names constant text[] := '{ev_type,ev_data,ev_extra1,ev_extra2,ev_extra3,ev_extra4}';
+    v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
     v_problem text;
 begin
     backup := false;

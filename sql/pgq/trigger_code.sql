@@ -78,7 +78,7 @@ declare
     v_unknown name;
     v_ignored name[];
     v_fields text[];
-    v_names constant text[] := '{ev_type,ev_data,ev_extra1,ev_extra2,ev_extra3,ev_extra4}';
+    v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
     v_code text;
     v_body text := '';
     v_table text := (select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table);
