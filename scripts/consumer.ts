@@ -1,7 +1,16 @@
 import type { Command } from 'commander'
-import { consumerInfo, registerConsumer, SkytoolsError, unregisterConsumer } from '../src/index.ts'
+import {
+  consumerInfo,
+  exactly,
+  refuseProtected,
+  registerConsumer,
+  SkytoolsError,
+  unregisterConsumer,
+  wipe,
+} from '../src/index.ts'
 import { confirm, UsageError, withDb } from './connection.ts'
 import { consumerTable } from './status.ts'
+import { describeWiped } from './wipe.ts'
 
 export function addConsumer(program: Command): void {
   const consumer = program.command('consumer').description('register, unregister and list consumers')
@@ -23,14 +32,28 @@ export function addConsumer(program: Command): void {
     .description('end a subscription; its open batch and its retries are given up')
     .argument('<queue>')
     .argument('<consumer>')
-    .action(async (queue: string, name: string, _options: unknown, command: Command) => {
-      await confirm(command, `End the subscription of ${name} to ${queue}?`)
+    .option('--force <database>', 'the name of the database, where it is protected')
+    .option('--dry-run', 'print what would go')
+    .action(async (queue: string, name: string, options: { force?: string; dryRun?: boolean }, command: Command) => {
+      const { force, dryRun } = options
+      if (!dryRun) await confirm(command, `End the subscription of ${name} to ${queue}?`)
       await withDb(command, async (db, print) => {
-        const ended = await unregisterConsumer(db, queue, name)
-        if (ended === 0) {
+        const all = await wipe(db, { pattern: exactly(queue), dryRun: true })
+        const going = all.filter(
+          (entry) =>
+            (entry.kind === 'consumer' && entry.name === name) ||
+            (entry.kind === 'subconsumer' && (entry.name === name || entry.name.startsWith(`${name}.`))),
+        )
+        if (going.length === 0) {
           const hint = 'consumers there are: skytools consumer list'
           throw new SkytoolsError('PQ002', `${name} is not subscribed to ${queue}`, hint)
         }
+        if (dryRun) {
+          print(going, describeWiped(going))
+          return
+        }
+        await refuseProtected(db, 'consumer unregister', force)
+        const ended = await unregisterConsumer(db, queue, name)
         print({ queue, consumer: name, ended }, `unregistered: ${name} of ${queue}`)
       })
     })

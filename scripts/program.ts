@@ -7,7 +7,9 @@ import { addEject } from './eject.ts'
 import { addInstall } from './install.ts'
 import { addMetrics } from './metrics.ts'
 import { addMover } from './mover.ts'
+import { addProtect } from './protect.ts'
 import { addQueue } from './queue.ts'
+import { addReset } from './reset.ts'
 import { addSplitter } from './splitter.ts'
 import { addSql } from './sql.ts'
 import { addStatus } from './status.ts'
@@ -15,6 +17,7 @@ import { addTicker } from './ticker.ts'
 import { addTop } from './top.ts'
 import { addUninstall } from './uninstall.ts'
 import { addUpgrade } from './upgrade.ts'
+import { addWipe } from './wipe.ts'
 
 /** Each adds one command, or one family of them. */
 const commands: readonly ((program: Command) => void)[] = [
@@ -24,6 +27,9 @@ const commands: readonly ((program: Command) => void)[] = [
   addSql,
   addEject,
   addCheck,
+  addWipe,
+  addReset,
+  addProtect,
   addQueue,
   addConsumer,
   addTicker,

@@ -5,16 +5,20 @@ import {
   createQueue,
   type Db,
   dropQueue,
+  exactly,
   insertEvents,
   type NewEvent,
   type QueueConfig,
   type QueueInfo,
   queueInfo,
+  refuseProtected,
   SkytoolsError,
   setQueueConfig,
+  wipe,
 } from '../src/index.ts'
 import { confirm, table, UsageError, withDb } from './connection.ts'
 import { queueTable } from './status.ts'
+import { describeWiped } from './wipe.ts'
 
 export function addQueue(program: Command): void {
   const queue = program.command('queue').description('create, drop, list and configure queues, and put events in')
@@ -35,11 +39,22 @@ export function addQueue(program: Command): void {
     .command('drop')
     .description('drop a queue with all its events')
     .argument('<queue>')
-    .option('--force', 'end the subscriptions of its consumers too')
-    .action(async (name: string, { force }: { force?: boolean }, command: Command) => {
-      await confirm(command, `Drop queue ${name} and all its events?`)
+    .option(
+      '--force [database]',
+      'end the subscriptions of its consumers too; with the name of the database where it is protected',
+    )
+    .option('--dry-run', 'print what would go')
+    .action(async (name: string, { force, dryRun }: { force?: true | string; dryRun?: boolean }, command: Command) => {
+      if (!dryRun) await confirm(command, `Drop queue ${name} and all its events?`)
       await withDb(command, async (db, print) => {
-        await dropQueue(db, name, { force })
+        await oneQueue(db, name)
+        if (dryRun) {
+          const found = await wipe(db, { pattern: exactly(name), dryRun })
+          print(found, describeWiped(found))
+          return
+        }
+        await refuseProtected(db, 'queue drop', typeof force === 'string' ? force : undefined)
+        await dropQueue(db, name, { force: force !== undefined })
         print({ queue: name, dropped: true }, `dropped: ${name}`)
       })
     })

@@ -21,6 +21,10 @@ const names = {
   PQ026: 'RowsMissingError',
   PQ027: 'UniqueIndexMissingError',
   PQ028: 'BatchLockTimeoutError',
+  PQ020: 'ReasonMissingError',
+  PQ021: 'ProtectedError',
+  PQ022: 'InUseError',
+  PQ023: 'OtherDatabaseError',
   PQ030: 'ForeignSchemaError',
   PQ031: 'CreateNotAllowedError',
   PQ032: 'ReadOnlyError',
@@ -39,6 +43,7 @@ const names = {
   PQ061: 'NoRouteError',
   PQ065: 'ValueInvalidError',
   PQ066: 'RowInvalidError',
+  PQ085: 'QueueNeverEmptyError',
 } as const
 
 export type ErrorCode = keyof typeof names

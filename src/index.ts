@@ -57,6 +57,9 @@ export {
   queueInfo,
   setQueueConfig,
 } from './queue/queue.ts'
+export { protect, protection, refuseProtected, unprotect } from './reset/protect.ts'
+export { type ResetOptions, type ResetResult, reset, type Seed } from './reset/reset.ts'
+export { exactly, type Wiped, type WipeOptions, wipe } from './reset/wipe.ts'
 export { type CheckResult, check } from './schema/check.ts'
 export { type EjectResult, eject } from './schema/eject.ts'
 export { compareFingerprints, type Difference, type Fingerprint, fingerprint } from './schema/fingerprint.ts'

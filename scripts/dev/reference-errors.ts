@@ -25,6 +25,10 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ026: 'The target of a batch update lacks rows that the source has, and that was to be an error.',
   PQ027: 'No unique index on the key decides which rows of a batch are inserted.',
   PQ028: 'The lock that a batch update asked for was not granted in time.',
+  PQ020: 'A protection needs a reason',
+  PQ021: 'The database is protected',
+  PQ022: 'Somebody is using the queues, and has not ended in time',
+  PQ023: 'The database that was named is not this one',
   PQ030: 'The database has a schema pgq, or parts of it, that this bundle did not install this way',
   PQ031: 'The role may not create schemas in the database',
   PQ032: 'The server is read-only: a standby, or set so',
@@ -43,6 +47,7 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ061: 'No route fits an event',
   PQ065: 'A value in the rows of a batch does not fit its column.',
   PQ066: 'A row of a batch lacks a column, or has one too many.',
+  PQ085: 'A queue does not become empty, in a test: its handler puts in as much as it takes out',
 }
 
 export function describeErrors(docs: readonly FunctionDoc[]): string {

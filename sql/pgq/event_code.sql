@@ -232,6 +232,9 @@ begin
     if tg_op <> 'DELETE' then
         perform pgq._make_queue_code(new);
     end if;
+    if tg_op = 'DELETE' and current_setting('skytools.keep_code', true) = 'on' then
+        return null; -- skytools.wipe() drops many, and makes the code anew afterwards
+    end if;
     if tg_op <> 'UPDATE' or new.queue_name <> old.queue_name then
         perform pgq._lock_queue_set();
         perform pgq._make_insert_event();

@@ -98,7 +98,7 @@ end $$;
 -- pgq.upgrade_schema() -> integer
 -- Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges. The
 -- install calls it; call it again when roles could not be created then, or privileges were lost. Without the right to
--- create roles it warns, and goes on without those that are missing. Sees to the schemas pgq_coop and pgq_ext too.
+-- create roles it warns, and goes on without those that are missing. Sees to the schemas pgq_coop, pgq_ext and skytools too.
 -- returns    0
 -- runs as    caller, who must own the schema
 create or replace function pgq.upgrade_schema() returns integer
@@ -123,6 +123,9 @@ begin
         end if;
     end loop;
     perform pgq._grant_all();
+    if pg_catalog.to_regprocedure('skytools.upgrade_schema()') is not null then
+        execute 'select skytools.upgrade_schema()';
+    end if;
     if pg_catalog.to_regprocedure('pgq_coop.upgrade_schema()') is not null then
         execute 'select pgq_coop.upgrade_schema()';
     end if;

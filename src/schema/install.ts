@@ -1,6 +1,8 @@
 import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { SkytoolsError } from '../errors.ts'
+import { refuseProtected } from '../reset/protect.ts'
+import { wipe } from '../reset/wipe.ts'
 import { type Migration, migrations, packageVersion } from './bundle.ts'
 import { preflight } from './preflight.ts'
 import { runSteps } from './runner.ts'
@@ -34,6 +36,8 @@ export interface UpgradeOptions {
 export interface UninstallOptions {
   /** Drop the queues and their events too, and whatever of others depends on the schemas. */
   readonly force?: boolean | undefined
+  /** The name of the database, needed where it is protected. */
+  readonly database?: string | undefined
   readonly root?: string | undefined
 }
 
@@ -65,16 +69,19 @@ export function downgrade(connection: Connectable, count: number, options: Unins
   return change(toDb(connection), options.root, (state) => ({ direction: 'down', count: reversible(state, count) }))
 }
 
-/** Removes the bundle. Refuses while there are queues, unless forced: then they go too. */
+/** Removes the bundle. Refuses while there are queues, unless forced: then they go too.
+ *
+ * @throws NotInstalledError (PQ035), QueuesExistError (PQ034), DependentObjectsError (PQ041), ProtectedError (PQ021), InUseError (PQ022) */
 export function uninstall(connection: Connectable, options: UninstallOptions = {}): Promise<SchemaChange> {
   return change(
     toDb(connection),
     options.root,
     async (state, tx) => {
       if (state.applied.length === 0) throw notInstalled()
+      await refuseProtected(tx, 'uninstall', options.database)
       if (options.force) {
         await tx.query("select set_config('skytools.force', 'on', true)")
-        await tx.query('select pgq.drop_queue(queue_name, true) from pgq.queue')
+        await wipe(tx, { database: options.database })
       }
       return { direction: 'down', count: reversible(state, state.applied.length) }
     },
