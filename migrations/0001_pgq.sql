@@ -16,6 +16,72 @@ language sql immutable parallel safe as $$
     select '4.0.0'::text
 $$;
 
+-- What an operator has set for the whole database.
+create table skytools.setting (
+    name   text not null,
+    value  text not null,
+    constraint setting_pkey primary key (name)
+);
+comment on table skytools.setting is 'Settings of this database';
+
+-- skytools.protect(i_reason) -> void
+-- Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named.
+-- i_reason   shown in each refusal, e.g. 'production'
+-- raises     PQ020  the reason is null or empty
+-- runs as    owner: an operator needs EXECUTE (pgq_admin), no table right
+create or replace function skytools.protect(i_reason text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if coalesce(i_reason, '') = '' then
+        raise exception 'database %: a reason is needed', quote_ident(current_database())
+            using errcode = 'PQ020', hint = 'try: select skytools.protect(''production'')';
+    end if;
+    insert into skytools.setting (name, value) values ('protected', i_reason)
+    on conflict (name) do update set value = excluded.value;
+end $$;
+
+-- skytools.unprotect() -> boolean
+-- Take the mark of skytools.protect() away.
+-- returns    false when there was none
+-- runs as    owner
+create or replace function skytools.unprotect() returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from skytools.setting s where s.name = 'protected';
+    return found;
+end $$;
+
+-- skytools.protection() -> text
+-- Why this database is protected.
+-- returns    the reason; null when it is not
+-- runs as    owner: everybody may ask
+create or replace function skytools.protection() returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select s.value from skytools.setting s where s.name = 'protected'
+$$;
+
+-- skytools.refuse_protected(i_action, i_database) -> void
+-- Refuse to destroy anything in a protected database.
+-- i_action   what shall be done, for the message: 'wipe'
+-- i_database the name of this database, given to insist; null: not insisting
+-- raises     PQ021  the database is protected, and i_database is not its name
+-- raises     PQ023  i_database is the name of another database
+-- runs as    caller
+create or replace function skytools.refuse_protected(i_action text, i_database text) returns void
+language plpgsql as $$
+begin
+    if i_database is not null and i_database <> pg_catalog.current_database() then
+        raise exception 'this is database %, not %', pg_catalog.quote_ident(pg_catalog.current_database()), pg_catalog.quote_ident(i_database)
+            using errcode = 'PQ023', hint = 'look where you are connected: nothing was changed';
+    end if;
+    if i_database is null and skytools.protection() is not null then
+        raise exception 'database % is protected (%): no %', pg_catalog.quote_ident(pg_catalog.current_database()),
+            skytools.protection(), i_action
+            using errcode = 'PQ021',
+                  hint = pg_catalog.format('to do it all the same, name it: --force %1$s, or in SQL %1$L as argument', pg_catalog.current_database());
+    end if;
+end $$;
+
 -- Changing many rows by one statement. One function writes that statement, for SQL and for the library alike.
 --
 -- Two statements that touch the same rows in different orders may deadlock, so rows are locked in the order of their keys
@@ -1301,6 +1367,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if tg_op <> 'DELETE' then
         perform pgq._make_queue_code(new);
+    end if;
+    if tg_op = 'DELETE' and current_setting('skytools.keep_code', true) = 'on' then
+        return null; -- skytools.wipe() drops many, and makes the code anew afterwards
     end if;
     if tg_op <> 'UPDATE' or new.queue_name <> old.queue_name then
         perform pgq._lock_queue_set();
@@ -4226,7 +4295,7 @@ end $$;
 -- pgq.upgrade_schema() -> integer
 -- Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges. The
 -- install calls it; call it again when roles could not be created then, or privileges were lost. Without the right to
--- create roles it warns, and goes on without those that are missing. Sees to the schemas pgq_coop and pgq_ext too.
+-- create roles it warns, and goes on without those that are missing. Sees to the schemas pgq_coop, pgq_ext and skytools too.
 -- returns    0
 -- runs as    caller, who must own the schema
 create or replace function pgq.upgrade_schema() returns integer
@@ -4251,6 +4320,9 @@ begin
         end if;
     end loop;
     perform pgq._grant_all();
+    if pg_catalog.to_regprocedure('skytools.upgrade_schema()') is not null then
+        execute 'select skytools.upgrade_schema()';
+    end if;
     if pg_catalog.to_regprocedure('pgq_coop.upgrade_schema()') is not null then
         execute 'select pgq_coop.upgrade_schema()';
     end if;
@@ -5262,10 +5334,112 @@ end $$;
 
 select pgq_ext.upgrade_schema();
 
+-- skytools.wipe_list(i_queue_pattern) -> setof record
+-- What skytools.wipe() would drop.
+-- i_queue_pattern queues whose names are like it; % stands for any text, _ for any character, \ before them for themselves
+-- returns    kind (subconsumer, consumer, queue), queue and name, in the order in which they go
+-- runs as    owner
+create or replace function skytools.wipe_list(i_queue_pattern text default '%', out kind text, out queue text, out name text)
+returns setof record
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return query
+    select case when s.sub_key > min(s.sub_key) over (partition by s.sub_id) then 'subconsumer' else 'consumer' end,
+           q.queue_name, c.co_name
+      from pgq.queue q
+      join pgq.subscriber s on s.sub_queue = q.queue_id
+      join pgq.consumer c on c.co_id = s.sub_consumer
+     where q.queue_name like i_queue_pattern
+     order by 1 desc, 2, 3;
+    return query select 'queue', q.queue_name, q.queue_name from pgq.queue q where q.queue_name like i_queue_pattern order by 2;
+end $$;
+
+-- skytools.wipe(i_queue_pattern, i_database, i_lock_timeout) -> setof record
+-- Drop queues with all that belongs to them: events, captures, consumers, subconsumers and their open batches. All or nothing.
+-- Producers and consumers may be connected: they are told that there is no such queue.
+-- i_queue_pattern queues whose names are like it; '%' is all
+-- i_database the name of this database, needed where it is protected (skytools.protect())
+-- i_lock_timeout how long to wait for transactions that are using the queues
+-- returns    what was dropped, as skytools.wipe_list() gives it
+-- raises     PQ021  the database is protected
+-- raises     PQ022  somebody has been using the queues for longer than i_lock_timeout: who it is
+-- raises     PQ023  i_database is the name of another database
+-- locks      the set of queues, and all their tables ACCESS EXCLUSIVE, to the end of the transaction
+-- runs as    owner; needs EXECUTE (pgq_admin)
+create or replace function skytools.wipe(
+    i_queue_pattern text default '%', i_database text default null, i_lock_timeout interval default '5 seconds',
+    out kind text, out queue text, out name text)
+returns setof record
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_timeout text := current_setting('lock_timeout');
+    v_queue pgq.queue;
+    v_holders text;
+begin
+    perform skytools.refuse_protected('wipe', i_database);
+    perform set_config('lock_timeout', greatest(1, extract(epoch from i_lock_timeout) * 1000)::bigint || 'ms', true);
+    begin
+        perform pgq._lock_queue_set();
+        for v_queue in select * from pgq.queue q where q.queue_name like i_queue_pattern order by q.queue_id for update loop
+            execute format('lock table pgq.event_%s in access exclusive mode', v_queue.queue_id);
+        end loop;
+    exception
+        when lock_not_available then
+            select string_agg(format('session %s (%s%s, %s since %s)', a.pid, a.usename, ', ' || nullif(a.application_name, ''), a.state,
+                                     to_char(a.xact_start, 'HH24:MI:SS')), '; ') into v_holders
+              from pg_stat_activity a
+             where a.pid <> pg_backend_pid()
+               and exists (select from pg_locks l
+                            where l.pid = a.pid and l.granted and l.database = (select d.oid from pg_database d where d.datname = current_database())
+                              and (l.locktype = 'advisory' and l.classid = 'pgq.queue'::regclass
+                                   or l.relation = any (array(select i.inhrelid from pg_inherits i join pgq.queue q on i.inhparent = q.queue_data_pfx::regclass
+                                                               where q.queue_name like i_queue_pattern))));
+            raise exception 'queues like % are in use: %', quote_literal(i_queue_pattern), coalesce(v_holders, 'by a session that is not there any more')
+                using errcode = 'PQ022',
+                      hint = 'let it end its transaction, or end it: select pg_terminate_backend(pid); or wait longer: i_lock_timeout, --lock-timeout';
+    end;
+    perform set_config('lock_timeout', v_timeout, true);
+
+    return query select * from skytools.wipe_list(i_queue_pattern);
+    -- The code that finds queues by name is made once, at the end.
+    perform set_config('skytools.keep_code', 'on', true);
+    perform pgq.drop_queue(q.queue_name, true) from pgq.queue q where q.queue_name like i_queue_pattern order by q.queue_id;
+    perform set_config('skytools.keep_code', '', true);
+    perform pgq._make_insert_event();
+end $$;
+
+-- skytools.upgrade_schema() -> integer
+-- Give the functions their privileges: operators' to pgq_admin, questions to PUBLIC. The install calls it; call it again when
+-- the roles did not exist then (see pgq.upgrade_schema()).
+-- returns    0
+-- runs as    caller, who must own the schema
+create or replace function skytools.upgrade_schema() returns integer
+language plpgsql as $$
+begin
+    revoke all on function skytools.protect(text), skytools.unprotect(), skytools.wipe_list(text), skytools.wipe(text, text, interval),
+        skytools.upgrade_schema() from public;
+    if pg_catalog.to_regrole('pgq_admin') is not null then
+        grant usage on schema skytools to pgq_admin;
+        grant execute on function skytools.protect(text), skytools.unprotect(), skytools.wipe_list(text),
+            skytools.wipe(text, text, interval) to pgq_admin;
+    end if;
+    return 0;
+end $$;
+
+select skytools.upgrade_schema();
+
 -- generated by npm run generate from the headers in sql/: do not edit
 
 comment on function skytools.version() is
     'The version of the installed bundle';
+comment on function skytools.protect(text) is
+    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named';
+comment on function skytools.unprotect() is
+    'Take the mark of skytools.protect() away';
+comment on function skytools.protection() is
+    'Why this database is protected';
+comment on function skytools.refuse_protected(text, text) is
+    'Refuse to destroy anything in a protected database';
 comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
     'Write the statement that changes a table by the rows of a source, and counts what it did';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
@@ -5593,6 +5767,12 @@ comment on function pgq_ext.set_event_done(text, int8, int8) is
 comment on function pgq_ext.version() is
     'The version of the schema';
 comment on function pgq_ext.upgrade_schema() is
+    'Give the functions their privileges';
+comment on function skytools.wipe_list(text) is
+    'What skytools.wipe() would drop';
+comment on function skytools.wipe(text, text, interval) is
+    'Drop queues with all that belongs to them';
+comment on function skytools.upgrade_schema() is
     'Give the functions their privileges';
 
 -- Down Migration

@@ -2,6 +2,14 @@
 
 comment on function skytools.version() is
     'The version of the installed bundle';
+comment on function skytools.protect(text) is
+    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named';
+comment on function skytools.unprotect() is
+    'Take the mark of skytools.protect() away';
+comment on function skytools.protection() is
+    'Why this database is protected';
+comment on function skytools.refuse_protected(text, text) is
+    'Refuse to destroy anything in a protected database';
 comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
     'Write the statement that changes a table by the rows of a source, and counts what it did';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
@@ -329,4 +337,10 @@ comment on function pgq_ext.set_event_done(text, int8, int8) is
 comment on function pgq_ext.version() is
     'The version of the schema';
 comment on function pgq_ext.upgrade_schema() is
+    'Give the functions their privileges';
+comment on function skytools.wipe_list(text) is
+    'What skytools.wipe() would drop';
+comment on function skytools.wipe(text, text, interval) is
+    'Drop queues with all that belongs to them';
+comment on function skytools.upgrade_schema() is
     'Give the functions their privileges';
