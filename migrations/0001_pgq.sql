@@ -2317,7 +2317,8 @@ begin
             raise exception '%', v_problem
                 using errcode = 'PQ016', hint = 'make a trigger of its own for TRUNCATE, with the queue name alone';
         end if;
-    elsif skip and i_type & 66 = 0 then
+    end if;
+    if skip and i_type & 66 = 0 then
         raise exception 'SKIP does not work in AFTER trigger.'
             using errcode = 'PQ016', hint = 'make it a BEFORE trigger';
     end if;
@@ -2474,7 +2475,7 @@ begin
         raise exception 'Table ''%%'' to queue ''%%'': change not allowed (%%)', %L, %L, i_op
             using errcode = 'PQ017', hint = 'change it where the queue is filled from, or drop the trigger that denies it';$part$,
                 v_table, v_args.queue_name);
-        elsif v_op <> 'INSERT' and v_key is null or v_args.key ~ '^[\s,]*$' then
+        elsif v_op <> 'INSERT' and (v_key is null or v_args.key ~ '^[\s,]*$') then
             v_code := format($part$
         raise exception 'Update/Delete on table without pkey: %%', %L
             using errcode = 'PQ018', hint = 'give the table a primary key, or name columns in the trigger: pkey=a,b';$part$, v_table);
@@ -2553,7 +2554,7 @@ begin
     end if;
     if not exists (select from pg_proc p where p.pronamespace = 'pgq'::regnamespace and p.proname = v_name
                                            and position(v_shape in p.prosrc) > 0) then
-        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql as %L',
+        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql stable as %L',
                        v_name, pgq._trigger_body(i_table, i_trigger));
         execute format('grant execute on function pgq.%I to public', v_name);
         execute format('comment on function pgq.%I is %L', v_name,
@@ -2625,7 +2626,8 @@ begin
 end $$;
 
 -- The trigger functions hand each row to code that was generated for the trigger. EXECUTE, for the code's name is known at
--- run time only; it holds a single call, so parsing it is short.
+-- run time only; it holds a single call, so parsing it is short. They are declared stable, as what they generate is, so that
+-- expressions in arguments see tables as they were before the statement, and no snapshot is taken for each row.
 
 -- pgq.jsontriga() -> trigger
 -- Log each change of a table as an event with the row as JSON.
@@ -2656,7 +2658,7 @@ declare
 begin
     foreach v_name in array array['jsontriga', 'logutriga', 'sqltriga'] loop
         execute format($create$
-create or replace function pgq.%I() returns trigger language plpgsql as $function$
+create or replace function pgq.%I() returns trigger language plpgsql stable as $function$
 declare
     v_code text;
     v_event record;

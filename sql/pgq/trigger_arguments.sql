@@ -57,7 +57,8 @@ begin
             raise exception '%', v_problem
                 using errcode = 'PQ016', hint = 'make a trigger of its own for TRUNCATE, with the queue name alone';
         end if;
-    elsif skip and i_type & 66 = 0 then
+    end if;
+    if skip and i_type & 66 = 0 then
         raise exception 'SKIP does not work in AFTER trigger.'
             using errcode = 'PQ016', hint = 'make it a BEFORE trigger';
     end if;

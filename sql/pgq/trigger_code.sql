@@ -103,7 +103,7 @@ begin
         raise exception 'Table ''%%'' to queue ''%%'': change not allowed (%%)', %L, %L, i_op
             using errcode = 'PQ017', hint = 'change it where the queue is filled from, or drop the trigger that denies it';$part$,
                 v_table, v_args.queue_name);
-        elsif v_op <> 'INSERT' and v_key is null or v_args.key ~ '^[\s,]*$' then
+        elsif v_op <> 'INSERT' and (v_key is null or v_args.key ~ '^[\s,]*$') then
             v_code := format($part$
         raise exception 'Update/Delete on table without pkey: %%', %L
             using errcode = 'PQ018', hint = 'give the table a primary key, or name columns in the trigger: pkey=a,b';$part$, v_table);
@@ -182,7 +182,7 @@ begin
     end if;
     if not exists (select from pg_proc p where p.pronamespace = 'pgq'::regnamespace and p.proname = v_name
                                            and position(v_shape in p.prosrc) > 0) then
-        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql as %L',
+        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql stable as %L',
                        v_name, pgq._trigger_body(i_table, i_trigger));
         execute format('grant execute on function pgq.%I to public', v_name);
         execute format('comment on function pgq.%I is %L', v_name,

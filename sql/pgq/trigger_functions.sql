@@ -1,5 +1,6 @@
 -- The trigger functions hand each row to code that was generated for the trigger. EXECUTE, for the code's name is known at
--- run time only; it holds a single call, so parsing it is short.
+-- run time only; it holds a single call, so parsing it is short. They are declared stable, as what they generate is, so that
+-- expressions in arguments see tables as they were before the statement, and no snapshot is taken for each row.
 
 -- pgq.jsontriga() -> trigger
 -- Log each change of a table as an event with the row as JSON.
@@ -30,7 +31,7 @@ declare
 begin
     foreach v_name in array array['jsontriga', 'logutriga', 'sqltriga'] loop
         execute format($create$
-create or replace function pgq.%I() returns trigger language plpgsql as $function$
+create or replace function pgq.%I() returns trigger language plpgsql stable as $function$
 declare
     v_code text;
     v_event record;

@@ -119,6 +119,28 @@ describe.each(databases)('trigger functions on $name', ({ open }) => {
     expect(await db.query('select from app.t')).toEqual([])
   })
 
+  it('an expression reads tables as they were before the statement', async () => {
+    await using db = await open()
+    await setup(
+      db,
+      `create table app.t (a int primary key); insert into app.t values (1);
+       create trigger t after insert on app.t for each row execute function pgq.sqltriga('q', 'ev_extra2=count(*) from app.t')`,
+    )
+    await db.exec('insert into app.t values (2), (3)')
+    expect((await logged(db)).map((event) => event[3])).toEqual(['1', '1'])
+  })
+
+  it('an empty key is enough for an INSERT, and SKIP is refused in an AFTER TRUNCATE trigger', async () => {
+    await using db = await open()
+    await setup(
+      db,
+      `create table app.t (a int primary key); create trigger t after insert on app.t for each row execute function pgq.logutriga('q', 'pkey=');
+       insert into app.t values (1); create trigger r after truncate on app.t execute function pgq.logutriga('q', 'SKIP')`,
+    )
+    expect(await logged(db)).toEqual([['I:', 'a=1', 'app.t']])
+    await expect(db.query('truncate app.t')).rejects.toMatchObject({ code: 'PQ016' })
+  })
+
   it.each([
     [`jsontriga()`, `insert into app.t values (2)`, 'PQ016', 'pgq trigger must have destination queue as argument'],
     [`jsontriga('q', 'skip')`, `insert into app.t values (2)`, 'PQ016', 'bad param to pgq trigger: skip'],
