@@ -23,6 +23,21 @@ describe.each(servers)('sessions beside each other on $name', ({ open }) => {
     expect(await consume(db, 'q', 'c')).toEqual(['1', '2', '3'])
   })
 
+  it('a queue without consumers keeps its newest tick through rotations beside an old transaction', async () => {
+    await using db = await open()
+    await using old = await db.connect()
+    await busyQueue(db, 'q')
+    await old.exec('begin; select txid_current()')
+    for (let n = 0; n < 6; n++) {
+      await tick(db, 'q')
+      await rotate(db, 'q')
+    }
+    expect(await one(db, `select pgq.register_consumer('q', 'c') as n`)).toEqual({ n: 1 })
+    await insert(db, 'q', 'x')
+    await tick(db, 'q')
+    expect(await consume(db, 'q', 'c')).toEqual(['x'])
+  })
+
   it('insert_events returns the ids of its own events while others insert too', async () => {
     await using db = await open()
     await using first = await db.connect()
