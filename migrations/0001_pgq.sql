@@ -4154,8 +4154,11 @@ begin
        set queue_cur_table = v_next, queue_switch_time = current_timestamp,
            queue_switch_step1 = txid_current(), queue_switch_step2 = null
      where q.queue_id = v_queue.queue_id;
+    -- The newest stays in any case: without consumers, and with an old transaction about, it too may be from before step 2,
+    -- and who registers now begins there.
     delete from pgq.tick t
-     where t.tick_queue = v_queue.queue_id and txid_snapshot_xmin(t.tick_snapshot) < v_queue.queue_switch_step2;
+     where t.tick_queue = v_queue.queue_id and txid_snapshot_xmin(t.tick_snapshot) < v_queue.queue_switch_step2
+       and t.tick_id < (select max(m.tick_id) from pgq.tick m where m.tick_queue = v_queue.queue_id);
     return 0;
 end $$;
 

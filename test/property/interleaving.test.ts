@@ -30,6 +30,7 @@ describe.each(databases)('random interleavings on $name', ({ kind, open }) => {
     expect(seen('finish')).toBeGreaterThan(runs * 3)
     expect(seen('truncated')).toBeGreaterThanOrEqual(Math.floor(runs / 20))
     expect(seen('moved')).toBeGreaterThan(0)
+    expect(seen('cooperative batch')).toBeGreaterThan(runs)
     if (kind === 'server') expect(seen('blocked')).toBeGreaterThan(0)
   })
 })

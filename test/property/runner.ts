@@ -167,7 +167,16 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
       default: {
         const own = tx === undefined
         const maintenance = ['tick', 'tickAll', 'rotate1', 'rotate2', 'rotatePositions', 'putBack']
-        const consuming = ['register', 'registerAt', 'unregister', 'next', 'retry', 'retryBatch', 'finish']
+        const consuming = [
+          'register',
+          'registerAt',
+          'unregister',
+          'next',
+          'retry',
+          'retryBatch',
+          'finish',
+          ...cooperative,
+        ]
         if (!own && !features.concurrent && [...maintenance, ...consuming].includes(step.kind)) return ''
         const inside = tx ?? (await begin(session, 0))
         const before = inside.effects.length
@@ -216,8 +225,10 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
     if (!features.concurrent && code === 'P0001') return true
     if (step.kind === 'otherQueue') return ['PQ001', '23505'].includes(code)
     if (['register', 'registerAt', 'unregister'].includes(step.kind)) return ['PQ002', 'PQ005'].includes(code)
+    // The batch of the plain consumer is open; or another worker has just taken this one's batch over.
+    if (cooperative.includes(step.kind)) return ['PQ002', 'PQ042'].includes(code)
     if (code === 'PQ002') return !stable
-    return ['PQ003', 'PQ004'].includes(code) && ['read', 'retry', 'retryBatch', 'finish'].includes(step.kind)
+    return ['PQ003', 'PQ004', 'PQ019'].includes(code) && ['read', 'retry', 'retryBatch', 'finish'].includes(step.kind)
   }
   const launch = (session: Session, step: Step): Promise<void> => {
     const consumer = `consumer ${step.who % consumers}`
@@ -242,7 +253,7 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
         if (!expected(code, step, stable)) failure ??= error
         count(`error ${code}`)
         await abandon(session)
-        if (code.startsWith('PQ00') || code === 'P0001') session.batch = undefined
+        if (code.startsWith('PQ0') || code === 'P0001') session.batch = undefined
       }
       const where = session.transaction ? ` in ${session.transaction.isolation}` : ''
       if (result !== '') log.push(`${started}-${now()} ${session.name}${where} ${step.kind} ${consumer} ${result}`)
@@ -342,8 +353,13 @@ export async function runSchedule(arena: Arena, steps: readonly Step[]): Promise
   }
 }
 
-/** Two of the three consumers are there from the start. */
-const initial: readonly Step[] = [0, 1].map((who) => ({ kind: 'register', on: 0, who, n: 0, together: false }))
+/** Two of the three consumers are there from the start, and the one that is a group at times. */
+const initial: readonly Step[] = [
+  ...[0, 1].map((who): Step => ({ kind: 'register', on: 0, who, n: 0, together: false })),
+  { kind: 'registerGroup', on: 0, who: 0, n: 0, together: false },
+]
+
+const cooperative = ['coopNext', 'groupNext', 'registerGroup']
 
 const brief = (): Promise<false> => new Promise((resolve) => setTimeout(resolve, 2, false))
 const plain = (key: string, value: unknown): unknown =>
@@ -362,8 +378,17 @@ async function createQueue(db: Db, queue: string): Promise<string> {
 
 /** Everything that was committed reaches everybody who is registered. Returns the last tick. */
 async function drain(main: Session, queue: string, run: (step: Step) => Promise<void>, model: Model): Promise<bigint> {
-  const step = (kind: Step['kind'], who = 0): Step => ({ kind, on: 0, who, n: 1, together: false })
+  const step = (kind: Step['kind'], who = 0, n = 1): Step => ({ kind, on: 0, who, n, together: false })
   const consumeAll = async (): Promise<void> => {
+    // One worker gets what is there, and whatever the other, or the plain consumer, has open: n says that those are dead.
+    for (let turn = 0; ; turn++) {
+      if (turn > 1000) throw new Error('the group is given batches without end')
+      main.batch = undefined
+      await run(step('coopNext', 0, 0))
+      if (!main.batch) break
+      await run(step('read'))
+      await run(step('finish'))
+    }
     for (let who = 0; who < consumers; who++) {
       if (!model.current.has(`consumer ${who}`)) continue
       for (let turn = 0; ; turn++) {

@@ -29,11 +29,14 @@ const weights = {
   registerAt: 3,
   unregister: 2,
   otherQueue: 1,
+  coopNext: 6,
+  groupNext: 2,
+  coopTurn: 6,
   consume: 8,
   advance: 7,
 } as const
 
-export type StepKind = keyof typeof weights
+export type StepKind = keyof typeof weights | 'registerGroup'
 export interface Step {
   readonly kind: StepKind
   /** Which connection does it. */
@@ -48,6 +51,8 @@ export interface Step {
 
 export const connections = 4
 export const consumers = 3
+/** One more consumer, whose work several workers share at times. */
+export const group = 'group'
 
 const step: fc.Arbitrary<Step> = fc.record({
   kind: fc.oneof(
@@ -68,6 +73,8 @@ export function expand(steps: readonly Step[]): Step[] {
     const turn = (who: number): Step[] => [of('next', who), of('read', who), of('finish', who)]
     if (base.kind === 'consume')
       return [of('next'), of('read'), ...(base.n % 2 === 0 ? [of('retry')] : []), of('finish')]
+    if (base.kind === 'coopTurn')
+      return [of('coopNext'), of('read'), ...(base.n % 2 === 0 ? [of('retry')] : []), of('finish')]
     if (base.kind === 'advance')
       return [
         of('commit'),
@@ -75,6 +82,7 @@ export function expand(steps: readonly Step[]): Step[] {
         ...turn(0),
         ...turn(1),
         ...turn(2),
+        ...[of('coopNext'), of('read'), of('finish')],
         of('rotate1'),
         of('rotate2'),
         of('rotatePositions'),

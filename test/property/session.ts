@@ -22,6 +22,8 @@ export interface OpenBatch {
   readonly consumer: string
   readonly batch: bigint
   readonly events: readonly ModelEvent[] | undefined
+  /** The cooperative worker that has it. */
+  readonly worker?: string
 }
 
 /** One connection, and what it is in the middle of. */

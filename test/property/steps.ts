@@ -1,6 +1,6 @@
 import type { Row } from '../../src/db/db.ts'
 import type { Effect, Epoch, ModelEvent } from './model.ts'
-import type { Step, StepKind } from './schedule.ts'
+import { group, type Step, type StepKind } from './schedule.ts'
 import type { Isolation, Session, Transaction } from './session.ts'
 
 /** What a step may use: its session, inside a transaction, and the world around. */
@@ -158,6 +158,35 @@ export const bodies: Partial<Record<StepKind, Body>> = {
     session.batch = { consumer, batch, events: undefined }
   },
 
+  async coopNext({ query, queue, session, step, tx, epochOf, count }) {
+    // Two workers from four connections: one is restarted elsewhere, or thought dead while it is not.
+    const worker = `w${step.n % 2}`
+    const [row] = await query<{ batch: bigint | null }>(`select pgq_coop.next_batch($1, $2, $3, $4) as batch`, [
+      queue,
+      group,
+      worker,
+      step.n % 5 === 0 ? '0' : null,
+    ])
+    if (row?.batch == null) return
+    const { batch } = row
+    const [info] = await query<{ previous: bigint; current: bigint }>(
+      'select prev_tick_id as previous, tick_id as current from pgq.get_batch_info($1)',
+      [batch],
+    )
+    if (!info) throw new Error(`batch ${batch} has no ticks`)
+    tx.effects.push({ kind: 'next', consumer: group, epoch: epochOf(group), batch, ...info })
+    session.batch = { consumer: group, batch, events: undefined, worker }
+    count('cooperative batch')
+  },
+
+  async groupNext(context) {
+    await bodies.next?.({ ...context, consumer: group })
+  },
+
+  async registerGroup(context) {
+    await bodies.register?.({ ...context, consumer: group })
+  },
+
   async read({ query, session }) {
     const open = session.batch
     if (!open) return
@@ -208,7 +237,10 @@ export const bodies: Partial<Record<StepKind, Body>> = {
   async finish({ query, session, tx, epochOf }) {
     const open = session.batch
     if (!open?.events) return
-    const [row] = await query<{ n: number }>('select pgq.finish_batch($1) as n', [open.batch])
+    const [row] =
+      open.worker === undefined
+        ? await query<{ n: number }>('select pgq.finish_batch($1) as n', [open.batch])
+        : await query<{ n: number }>('select pgq_coop.finish_batch($1, $2) as n', [open.batch, open.worker])
     if (row?.n === 1)
       tx.effects.push({
         kind: 'finish',
