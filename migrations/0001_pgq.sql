@@ -1452,10 +1452,11 @@ end $$;
 -- pgq.drop_queue(x_queue_name, x_force) -> integer
 -- Drop a queue with everything in it.
 -- x_queue_name the queue
--- x_force    true: its subscriptions go too, open batches included
+-- x_force    true: its subscriptions go too, open batches included, and captures into it end
 -- returns    1
 -- raises     PQ001  no such queue
 -- raises     PQ009  consumers are still attached, and x_force is not true
+-- raises     PQ015  tables are captured into it, and x_force is not true
 -- locks      the queue's row, then its tables ACCESS EXCLUSIVE: waits for transactions that use them
 -- runs as    owner
 create or replace function pgq.drop_queue(x_queue_name text, x_force bool) returns integer
@@ -1463,6 +1464,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue pgq.queue;
     v_consumers text;
+    v_tables text;
     v_function regprocedure;
 begin
     perform pgq._lock_queue_set();
@@ -1474,6 +1476,7 @@ begin
     if x_force then
         perform pgq.unregister_consumer(i.queue_name, i.consumer_name)
            from pgq.get_consumer_info(x_queue_name) i;
+        perform pgq._drop_capture(c.cap_id, true) from pgq.captured c where c.cap_queue = v_queue.queue_id;
     else
         select string_agg(quote_ident(c.co_name), ', ' order by c.co_name) into v_consumers
           from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
@@ -1481,6 +1484,13 @@ begin
         if v_consumers is not null then
             raise exception 'cannot drop queue, consumers still attached: queue %, consumers %', quote_ident(x_queue_name), v_consumers
                 using errcode = 'PQ009', hint = format('to drop them too: select pgq.drop_queue(%L, true)', x_queue_name);
+        end if;
+        perform pgq._drop_capture(c.cap_id, true) from pgq.captured c
+          where c.cap_queue = v_queue.queue_id and not exists (select from pg_class r where r.oid = c.cap_table);
+        select string_agg(c.cap_table::text, ', ' order by c.cap_table) into v_tables from pgq.captured c where c.cap_queue = v_queue.queue_id;
+        if v_tables is not null then
+            raise exception 'cannot drop queue %, tables are captured into it: %', quote_ident(x_queue_name), v_tables
+                using errcode = 'PQ015', hint = format('to end that too: select pgq.drop_queue(%L, true)', x_queue_name);
         end if;
     end if;
 
@@ -1504,6 +1514,7 @@ end $$;
 -- returns    1; null for null
 -- raises     PQ001  no such queue
 -- raises     PQ009  consumers are still attached
+-- raises     PQ015  tables are captured into it
 -- runs as    caller; see pgq.drop_queue(text, bool)
 create or replace function pgq.drop_queue(x_queue_name text) returns integer
 language sql strict as $$
@@ -2060,18 +2071,46 @@ language sql stable as $$
 $$;
 
 -- pgq._shape(i_table) -> text
--- A hash of what generated code supposes about a table: its name, columns and key. Declared immutable, although it is not:
--- so a comparison with a constant in PL/pgSQL is done when the expression is planned, and costs nothing per row. The plan
--- depends on the table, if the argument is a literal like '123'::regclass: Postgres plans it anew after each ALTER.
+-- A hash of what generated code supposes about a table: its name, columns, keys and place in a tree. Declared immutable,
+-- although it is not: so a comparison with a constant in PL/pgSQL is done when the expression is planned, and costs nothing
+-- per row. The plan depends on the table, if the argument is a literal like '123'::regclass: Postgres plans it anew after
+-- each ALTER.
 -- returns    null: no such table
 -- runs as    caller
 create or replace function pgq._shape(i_table regclass) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_schema oid;
+    v_shape text;
+    v_names text[];
+    v_types text[];
+    v_now text[];
 begin
-    return (select md5(row(n.nspname, c.relname, c.relkind, pgq._key_columns(i_table),
-                           (select array_agg(row(t.attnum, t.name, t.type) order by t.attnum) from pgq._table_columns(i_table) t))::text)
-              from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where c.oid = i_table);
+    select c.relnamespace, row(n.nspname, c.relname, c.relkind, c.relispartition,
+               (select array_agg(row(a.attnum, a.attname, a.atttypid, a.attgenerated) order by a.attnum)
+                  from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+               (select array_agg(row(x.indisprimary, x.indkey) order by x.indisprimary)
+                  from pg_index x where x.indrelid = c.oid and (x.indisprimary or x.indisreplident)),
+               (select array_agg(i.inhrelid order by i.inhrelid) from pg_inherits i where i.inhparent = c.oid and c.relkind <> 'p'),
+               exists (select from pg_inherits i where i.inhrelid = c.oid))::text,
+           array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
+           array(select a.atttypid::regtype::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum)
+      into v_schema, v_shape, v_names, v_types from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table;
+    if v_shape is null then
+        return null;
+    end if;
+    -- The snapshot of an old transaction does not show the catalog as it is now; how a row of the table reads does.
+    if has_schema_privilege(v_schema, 'usage') and v_names <> '{}' then
+        execute format('select array(select json_object_keys(to_json(r))) from (select (null::%s).*) r', i_table) into v_now;
+        if v_now = v_names then
+            execute format('select array[%s]::text[]',
+                           (select string_agg(format('pg_typeof((null::%s).%I)', i_table, c), ',') from unnest(v_names) c)) into v_now;
+        end if;
+        if v_now not in (v_names, v_types) then
+            v_shape := v_now::text;
+        end if;
+    end if;
+    return md5(v_shape);
 end $$;
 
 -- pgq._text_of(i_value, i_type) -> text
@@ -2081,9 +2120,12 @@ end $$;
 -- runs as    caller
 create or replace function pgq._text_of(i_value text, i_type oid) returns text
 language sql stable as $$
-    -- A cast to text that is a function of its own may write something else, as those of boolean, char and inet do.
+    -- A cast to text that is a function of its own may write something else, as those of boolean, char and inet do; one from
+    -- a type that somebody made may become a function at any time.
     select pg_catalog.format(
-               case when exists (select from pg_catalog.pg_cast c
+               case when not exists (select from pg_catalog.pg_type t
+                                      where t.oid = pgq._base_type(i_type) and t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace)
+                      or exists (select from pg_catalog.pg_cast c
                                   where c.castsource = pgq._base_type(i_type) and c.castmethod = 'f'
                                     and c.casttarget = 'pg_catalog.text'::pg_catalog.regtype)
                     then 'case when %1$s is distinct from null then pg_catalog.concat(%1$s) end'
@@ -2699,6 +2741,649 @@ begin
 end $function$$create$, v_name);
     end loop;
 end $do$;
+
+-- pgq.captured: which tables are captured into which queues. A regclass, so that a dump names the table.
+create table pgq.captured (
+    cap_id       integer generated always as identity,
+    cap_table    regclass not null,
+    cap_queue    integer not null,
+    cap_options  jsonb not null,
+    cap_level    text not null,
+    cap_shape    text,
+    constraint captured_pkey primary key (cap_id),
+    constraint captured_table_key unique (cap_table, cap_queue),
+    constraint captured_queue_fkey foreign key (cap_queue) references pgq.queue (queue_id)
+);
+comment on table pgq.captured is 'Tables whose changes become events: see the view pgq.captured_table';
+
+-- Writers of SQL as in encode.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
+-- types' output functions write, never by operators that somebody may have made.
+
+-- pgq._capture_has_equality(i_type) -> boolean
+-- Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text.
+-- runs as    caller
+create or replace function pgq._capture_has_equality(i_type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive t as (
+        select i_type as oid
+        union select coalesce(nullif(y.typbasetype, 0), nullif(y.typelem, 0)) from t join pg_type y on y.oid = t.oid
+               where y.typbasetype <> 0 or y.typcategory = 'A'
+    )
+    select bool_and(y.typcategory not in ('G', 'C') and y.oid not in ('json'::regtype, 'xml'::regtype)) from t join pg_type y on y.oid = t.oid
+$$;
+
+-- pgq._capture_join(i_parts, i_separator) -> text
+-- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
+-- runs as    caller
+create or replace function pgq._capture_join(i_parts text[], i_separator text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_parts text[] := i_parts;
+begin
+    while cardinality(v_parts) > 90 loop
+        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s), '''')', i_separator, string_agg(p, ', ' order by n))
+                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
+    end loop;
+    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
+end $$;
+
+-- pgq._capture_key_sql(i_table, i_key, i_record) -> text
+-- SQL for the condition that finds a row by its key, as in: a='1' and b is null.
+-- i_record   what holds the row
+-- runs as    caller
+create or replace function pgq._capture_key_sql(i_table regclass, i_key name[], i_record text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pgq._capture_join(array_agg(
+               format('coalesce(%L || %s, %L)',
+                      quote_ident(t.name) || case when pgq._capture_has_equality(t.type) then '' else '::text' end || '=',
+                      pgq._encode_value(format('%s.%I', i_record, t.name), t.type, 'sql'),
+                      quote_ident(t.name) || ' is null') order by t.attnum), ' and ')
+      from pgq._table_columns(i_table) t where t.name = any (i_key)
+$$;
+
+-- pgq._capture_column_differs(i_type, i_column) -> text
+-- SQL that tells whether a column of old and new differs in what its text shows: 1.0 is not 1.00.
+-- runs as    caller
+create or replace function pgq._capture_column_differs(i_type oid, i_column name) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case
+        when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
+                        'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype)
+            then format('old.%1$I is distinct from new.%1$I', i_column)
+        else format('(%s) is distinct from (%s) collate "C"', pgq._text_of(format('old.%I', i_column), i_type),
+                    pgq._text_of(format('new.%I', i_column), i_type)) end
+$$;
+
+-- pgq._capture_differs(i_table, i_columns) -> text
+-- SQL that tells whether any of these columns differs between old and new.
+-- runs as    caller
+create or replace function pgq._capture_differs(i_table regclass, i_columns name[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(string_agg(pgq._capture_column_differs(t.type, t.name), ' or ' order by t.attnum), 'false')
+      from pgq._table_columns(i_table) t where t.name = any (i_columns)
+$$;
+
+-- pgq._capture_sql_update(i_table, i_columns, i_key) -> text
+-- SQL for what follows UPDATE t SET: the columns that differ between old and new, and the old key; where nothing differs,
+-- the first key column is set to itself.
+-- runs as    caller
+create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('coalesce(nullif(%s, ''''), %s) || '' where '' || %s',
+                  pgq._capture_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+                                                     pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
+                                              order by t.attnum), ','),
+                  min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),
+                  pgq._capture_key_sql(i_table, i_key, 'old'))
+      from pgq._table_columns(i_table) t
+     cross join lateral (select pgq._encode_value(format('new.%I', t.name), t.type, 'sql') as value) v
+     where t.name = any (i_columns)
+$$;
+
+-- The trigger function of one captured table, pgq.capture_<id>(). It inserts statically into the queue's current table, so
+-- its plans are cached. It knows by a constant whether it still fits its table: see pgq._shape(). When it does not, it
+-- runs SQL generated on the spot, which is slower but as right, until pgq.refresh_capture() writes it anew.
+
+-- pgq._capture_key(i_table, i_options) -> name[]
+-- The key columns by which a captured row is known: those of the options, else of the primary key, else of the replica
+-- identity; none at all when every column is needed.
+-- runs as    caller
+create or replace function pgq._capture_key(i_table regclass, i_options jsonb) returns name[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when i_options ? 'key' then array(select k::name from jsonb_array_elements_text(i_options -> 'key') with ordinality u (k, n) order by n)
+           else array(select a.attname
+                        from (select x.indrelid, x.indkey, x.indnkeyatts from pg_index x
+                               where x.indrelid = i_table and (x.indisprimary or x.indisreplident)
+                               order by x.indisprimary desc limit 1) x
+                       cross join lateral unnest(x.indkey::int2[]) with ordinality u (attnum, n)
+                        join pg_attribute a on a.attrelid = x.indrelid and a.attnum = u.attnum
+                       where u.n <= x.indnkeyatts order by u.n) end
+$$;
+
+-- pgq._capture_columns(i_capture) -> name[]
+-- The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken.
+-- raises     PQ014  the options name a column that the table does not have
+-- runs as    caller
+create or replace function pgq._capture_columns(i_capture pgq.captured) returns name[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_all name[] := array(select a.attname from pg_attribute a
+                           where a.attrelid = i_capture.cap_table and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v'
+                             and not (a.attgenerated <> '' and i_capture.cap_options ->> 'format' = 'sql') order by a.attnum);
+    v_missing text;
+begin
+    select string_agg(quote_ident(c), ', ') into v_missing
+      from (select jsonb_array_elements_text(v.list) as c
+              from (values (i_capture.cap_options -> 'columns'), (i_capture.cap_options -> 'ignore'), (i_capture.cap_options -> 'key')) v (list)) l
+     where not exists (select from pg_attribute a where a.attrelid = i_capture.cap_table and a.attname = l.c and a.attnum > 0 and not a.attisdropped);
+    if v_missing is not null then
+        raise exception 'table % has no column % that its capture names', i_capture.cap_table, v_missing
+            using errcode = 'PQ014', hint = format('give the options anew: select pgq.capture(%L, %L, %L)', i_capture.cap_table,
+                      (select q.queue_name from pgq.queue q where q.queue_id = i_capture.cap_queue), i_capture.cap_options);
+    end if;
+    return array(select c from unnest(v_all) with ordinality u (c, n)
+                  where (not i_capture.cap_options ? 'columns' or i_capture.cap_options -> 'columns' ? c::text)
+                    and not coalesce(i_capture.cap_options -> 'ignore' ? c::text, false) order by n);
+end $$;
+
+-- pgq._capture_same_keys(i_table, i_key) -> text
+-- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. It gives up at a million rows, so that
+-- memory is bounded.
+-- runs as    caller
+create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format(e'(select not exists (select from new_rows offset 1000000)\n'
+                  '                and ((select row(%1$s) from new_rows as k) is not distinct from (select row(%1$s) from old_rows as k)))',
+                  string_agg(format('pg_catalog.array_agg(%s)', case
+                      when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
+                          then format('k.%I', a.attname)
+                      else format('(%s) collate "C"', pgq._text_of(format('k.%I', a.attname), a.atttypid)) end), ', ' order by c.n))
+      from unnest(i_key) with ordinality c (name, n)
+      join pg_attribute a on a.attrelid = i_table and a.attname = c.name and not a.attisdropped
+$$;
+
+-- pgq._capture_select(i_capture, i_op, i_paired) -> text
+-- The SELECT that turns the rows new and old into events: type, data, extra1 to extra4.
+-- i_op       INSERT, UPDATE, DELETE or TRUNCATE
+-- i_paired   false: for an update that changes no key, where only the new rows are looked at
+-- raises     PQ014  the options name a column that the table does not have
+-- runs as    caller
+create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_paired boolean default true) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_table regclass := i_capture.cap_table;
+    v_options jsonb := i_capture.cap_options;
+    v_format text := v_options ->> 'format';
+    v_row text := case when v_format = 'sql' then 'urlencode' else v_format end;
+    v_columns name[] := pgq._capture_columns(i_capture);
+    v_key name[] := pgq._capture_key(v_table, v_options);
+    v_rest name[];
+    v_name text;
+    v_schema text;
+    v_relation text;
+    v_type text;
+    v_fields text[];
+    v_where text[] := array[]::text[];
+    v_record text := case when i_op = 'DELETE' then 'old' else 'new' end;
+    v_old text;
+    v_expression text;
+    v_from text := '';
+begin
+    select n.nspname::text, c.relname::text into v_schema, v_relation from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = v_table;
+    v_name := v_schema || '.' || v_relation;
+    v_rest := array(select a.attname from pg_attribute a
+                     where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and a.attname <> all (v_columns));
+    v_type := case
+        when v_options ? 'event_type' then replace(replace(v_options ->> 'event_type', '{op}', lower(i_op)), '{table}', v_name)
+        when v_format = 'json' then format('{"op":"%s","table":[%s,%s],"pkey":%s}', i_op, to_json(v_schema), to_json(v_relation),
+                                           replace(to_json(v_key::text[])::text, ', ', ','))
+        when i_op = 'TRUNCATE' then 'R'
+        when v_format = 'urlencode' then left(i_op, 1) || ':' || array_to_string(v_key, ',')
+        else left(i_op, 1) end;
+    v_key := case when v_key = '{}' then v_columns
+                  else array(select a.attname from pg_attribute a where a.attrelid = v_table and a.attname = any (v_key) and a.attnum > 0 order by a.attnum) end;
+    v_fields := array[quote_literal(v_type),
+        case when i_op = 'TRUNCATE' then quote_literal(case when v_format = 'json' then '{}' else '' end)
+             when v_format <> 'sql' then pgq._encode_row(v_table, v_format, v_columns, v_record)
+             when i_op = 'INSERT' then pgq._encode_row(v_table, 'sql', v_columns, 'new')
+             when i_op = 'UPDATE' then pgq._capture_sql_update(v_table, v_columns, v_key)
+             else pgq._capture_key_sql(v_table, v_key, 'old') end,
+        quote_literal(v_name), 'null', 'null', 'null'];
+    if i_op = 'UPDATE' and i_paired then
+        -- Who replays an update has to know the old key: it is in the old row, unless it is the same as the new.
+        v_old := pgq._encode_row(v_table, v_row, v_columns, 'old');
+        v_fields[4] := case
+            when (v_options ->> 'old_row')::boolean or v_key = v_columns and v_format <> 'sql' then v_old
+            when v_format <> 'sql' then format('case when %s then %s end', pgq._capture_differs(v_table, v_key), v_old)
+            else 'null' end;
+        if v_rest <> '{}' then
+            v_where := array_append(v_where, format('(%s or not (%s))', pgq._capture_differs(v_table, v_columns), pgq._capture_differs(v_table, v_rest)));
+        end if;
+    end if;
+    if i_op <> 'TRUNCATE' then
+        for v_n in 1..4 loop
+            v_expression := v_options ->> ('extra' || v_n);
+            if v_expression is not null then
+                v_fields[v_n + 2] := format(e'(select (%s\n)::pg_catalog.text from (select %s.*) as t)', v_expression, v_record);
+            end if;
+        end loop;
+        if v_options ? 'when' then
+            v_where := array_append(v_where, format(e'(select (%s\n)::pg_catalog.bool from (select %s.*) as t)', v_options ->> 'when', v_record));
+        end if;
+        if i_capture.cap_level = 'statement' then
+            v_from := case i_op
+                when 'INSERT' then ' from new_rows as new'
+                when 'DELETE' then ' from old_rows as old'
+                when 'UPDATE' then case when not i_paired then ' from new_rows as new' else
+                -- Both have the order in which the executor made them. A full join cannot become a nested loop,
+                -- whatever number of rows the plan was made for.
+                e'\n          from (select pg_catalog.row_number() over () as "skytools row", r.* from new_rows as r) as new\n'
+                     '          full join (select pg_catalog.row_number() over () as "skytools row", r.* from old_rows as r) as old\n'
+                     '            on new."skytools row" = old."skytools row"' end end;
+        end if;
+    end if;
+    if not i_paired then
+        v_where := array_append(v_where, pgq._capture_same_keys(v_table, v_key));
+    end if;
+    return format('select %s%s%s%s', array_to_string(v_fields, ', '), v_from,
+                  case when v_where <> '{}' then e'\n         where ' || array_to_string(v_where, ' and ') else '' end,
+                  case when i_capture.cap_level = 'statement' and i_op = 'UPDATE' and i_paired then e'\n         order by new."skytools row"' else '' end);
+end $$;
+
+-- pgq._capture_pairs(i_capture) -> boolean
+-- Whether every update needs the old rows beside the new ones; else only one that changes keys does.
+-- runs as    caller
+create or replace function pgq._capture_pairs(i_capture pgq.captured) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select i_capture.cap_level <> 'statement' or i_capture.cap_options ->> 'format' = 'sql'
+        or i_capture.cap_options ?| '{columns,ignore,old_row,when,extra1,extra2,extra3,extra4}'::text[]
+        or pgq._capture_key(i_capture.cap_table, i_capture.cap_options) = '{}'
+$$;
+
+-- pgq._capture_writes(i_capture) -> boolean
+-- Whether a capture inserts into the queue's table itself. One that has SQL expressions runs as whoever changes the
+-- captured table, and so calls pgq.insert_events(): expressions get no rights but those of the caller.
+-- runs as    caller
+create or replace function pgq._capture_writes(i_capture pgq.captured) returns boolean
+language sql immutable as $$
+    select not i_capture.cap_options operator(pg_catalog.?|) '{when,extra1,extra2,extra3,extra4}'::text[]
+$$;
+
+-- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired) -> text
+-- The statement that stores the events of a change.
+-- i_slot     the number of the queue's current table
+-- i_row      SQL for the rows new and old, where the statement runs by EXECUTE
+-- i_paired   as in pgq._capture_select()
+-- runs as    caller
+create or replace function pgq._capture_insert(i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_select text := pgq._capture_select(i_capture, i_op, i_paired);
+begin
+    if i_row <> '' then
+        v_select := regexp_replace(v_select, e'(\\n         where .*)?$', i_row || '\1');
+    end if;
+    if pgq._capture_writes(i_capture) then
+        return format(e'insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)\n        select pg_catalog.now(), s.* from (%s) as s',
+                      pgq._event_table(i_capture.cap_queue, i_slot), v_select);
+    end if;
+    return format(e'select pgq.insert_events(%L, a.types, a.datas, a.extra1, a.extra2, a.extra3, a.extra4)\n'
+                  '          from (select pg_catalog.array_agg(s.type) as types, pg_catalog.array_agg(s.data) as datas, pg_catalog.array_agg(s.e1) as extra1,\n'
+                  '                       pg_catalog.array_agg(s.e2) as extra2, pg_catalog.array_agg(s.e3) as extra3, pg_catalog.array_agg(s.e4) as extra4\n'
+                  '                  from (%s) as s (type, data, e1, e2, e3, e4)) as a where a.types is not null',
+                  (select q.queue_name from pgq.queue q where q.queue_id = i_capture.cap_queue), v_select);
+end $$;
+
+-- pgq._capture_statement(i_id, i_op) -> text
+-- What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated.
+-- raises     PQ014  the options name a column that the table does not have, or the table is not captured any more
+-- runs as    owner: a writer of the table may not read pgq.captured
+create or replace function pgq._capture_statement(i_id integer, i_op text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_capture pgq.captured;
+    v_slot integer;
+begin
+    select * into v_capture from pgq.captured c where c.cap_id = i_id;
+    if not found then
+        raise exception 'no capture has the number %: the trigger is left over', i_id
+            using errcode = 'PQ014', hint = format('drop function pgq.capture_%s() cascade', i_id);
+    end if;
+    execute format('select pgq.event_%s_slot()', v_capture.cap_queue) into v_slot;
+    return pgq._capture_insert(v_capture, i_op, v_slot, case
+        when v_capture.cap_level = 'statement' or i_op = 'TRUNCATE' then ''
+        else case i_op when 'INSERT' then ' from (select ($1).*) as new' when 'DELETE' then ' from (select ($2).*) as old'
+                       else ' from (select ($1).*) as new cross join (select ($2).*) as old' end end);
+end $$;
+
+-- pgq._make_capture_code(i_capture) -> void
+-- Write the trigger function of a captured table, and note the table's shape.
+-- raises     PQ014  the options name a column that the table does not have
+-- runs as    caller, within a security definer function
+create or replace function pgq._make_capture_code(i_capture pgq.captured) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $make$
+declare
+    v_shape text := pgq._shape(i_capture.cap_table);
+    v_writes boolean := pgq._capture_writes(i_capture);
+    v_body text := '';
+    v_op text;
+    v_row text := case when i_capture.cap_level = 'statement' then '' else ' using new, old' end;
+begin
+    for v_op in select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o loop
+        v_body := v_body || format(e'    %s tg_op = %L then\n', case when v_body = '' then 'if' else 'elsif' end, v_op);
+        if v_writes then
+            for v_slot in 0..2 loop
+                v_body := v_body || format(e'        %s\n        %s;\n', case v_slot
+                        when 0 then format('if pgq.event_%s_slot() = 0 then', i_capture.cap_queue)
+                        when 1 then format('elsif pgq.event_%s_slot() = 1 then', i_capture.cap_queue)
+                        else 'else' end, case
+                        -- The common update looks at the new rows only; it stores nothing where keys change, or where there is nothing.
+                        when v_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
+                            format(e'%s;\n        if not found then\n        %s;\n        end if',
+                                   pgq._capture_insert(i_capture, v_op, v_slot, '', false), pgq._capture_insert(i_capture, v_op, v_slot))
+                        else pgq._capture_insert(i_capture, v_op, v_slot) end);
+            end loop;
+            v_body := v_body || format(e'        end if;\n        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n',
+                                       i_capture.cap_queue);
+        else
+            v_body := v_body || regexp_replace(pgq._capture_insert(i_capture, v_op, 0), '^select', '        perform') || e';\n';
+        end if;
+    end loop;
+    execute format('create or replace function pgq.capture_%s() returns trigger language plpgsql %s as %L', i_capture.cap_id,
+        case when v_writes then 'security definer set search_path = pg_catalog, pg_temp' else '' end, format(e'
+#variable_conflict use_column
+declare
+    v_count bigint;
+    v_slot integer;
+begin
+    if pgq._shape(''%1$s''::pg_catalog.regclass) is distinct from %2$L then
+        execute pgq._capture_statement(%3$s, tg_op)%4$s;
+%5$s        return null;
+    end if;
+%6$s    end if;
+    return null;
+end ', i_capture.cap_table::oid, v_shape, i_capture.cap_id, v_row,
+            case when v_writes then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n',
+                                           i_capture.cap_queue) else '' end, v_body));
+    execute format('revoke all on function pgq.capture_%s() from public', i_capture.cap_id);
+    if to_regrole('pgq_admin') is not null then
+        execute format('grant execute on function pgq.capture_%s() to pgq_admin', i_capture.cap_id);
+    end if;
+    execute format('comment on function pgq.capture_%s() is %L', i_capture.cap_id,
+        format('skytools: generated, captures changes of %s; regenerate: select pgq.refresh_capture()', i_capture.cap_table));
+    update pgq.captured set cap_shape = v_shape where cap_id = i_capture.cap_id;
+end $make$;
+
+create or replace view pgq.captured_table as
+select c.cap_table as captured_table, n.nspname || '.' || r.relname as table_name, q.queue_name, c.cap_options ->> 'format' as format,
+       array(select jsonb_array_elements_text(c.cap_options -> 'operations')) as operations,
+       c.cap_level as level, c.cap_options as options,
+       c.cap_shape is distinct from pgq._shape(c.cap_table) as stale,
+       c.cap_id as capture_id
+  from pgq.captured c
+  join pgq.queue q on q.queue_id = c.cap_queue
+  join pg_catalog.pg_class r on r.oid = c.cap_table
+  join pg_catalog.pg_namespace n on n.oid = r.relnamespace;
+comment on view pgq.captured_table is 'Tables whose changes become events, and whether the code for that still fits the table';
+
+-- pgq._capture_options(i_table, i_queue_name, i_options) -> jsonb
+-- Options as they are stored: checked, defaults filled in.
+-- raises     PQ043  an option is unknown or its value is none
+-- raises     PQ044  the table cannot be captured
+-- runs as    caller
+create or replace function pgq._capture_options(i_table regclass, i_queue_name text, i_options jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_options jsonb := jsonb_build_object('format', 'json', 'operations', '["insert", "update", "delete", "truncate"]'::jsonb, 'level', 'auto')
+                       || coalesce(i_options, '{}');
+    v_problem text;
+    v_kind "char";
+begin
+    select c.relkind into v_kind from pg_class c where c.oid = i_table and c.relnamespace <> 'pgq'::regnamespace;
+    if v_kind is null or v_kind not in ('r', 'p', 'f') then
+        raise exception '% cannot be captured', i_table
+            using errcode = 'PQ044', hint = 'capture a table that is none of pgq''s own';
+    end if;
+    select string_agg(case
+            when o.key not in ('format', 'columns', 'ignore', 'key', 'when', 'old_row', 'extra1', 'extra2', 'extra3', 'extra4',
+                               'operations', 'event_type', 'level') then format('there is no option %s', o.key)
+            when o.key = 'format' and o.value not in ('"json"', '"urlencode"', '"sql"') then format('format is json, urlencode or sql, not %s', o.value)
+            when o.key = 'level' and o.value not in ('"auto"', '"row"', '"statement"') then format('level is auto, row or statement, not %s', o.value)
+            when o.key = 'old_row' and jsonb_typeof(o.value) <> 'boolean' then format('old_row is true or false, not %s', o.value)
+            when o.key in ('when', 'extra1', 'extra2', 'extra3', 'extra4', 'event_type') and jsonb_typeof(o.value) <> 'string'
+                then format('%s is a string, not %s', o.key, o.value)
+            when o.key in ('columns', 'ignore', 'key', 'operations') and (jsonb_typeof(o.value) <> 'array' or o.value = '[]'
+                 or jsonb_path_exists(o.value, '$[*] ? (@.type() != "string")')) then format('%s is an array of names, not %s', o.key, o.value)
+            when o.key = 'operations' and not o.value <@ '["insert", "update", "delete", "truncate"]'
+                then format('operations are insert, update, delete and truncate, not %s', o.value)
+        end, '; ' order by o.key)
+      into v_problem from jsonb_each(v_options) o;
+    if v_problem is null and v_options ? 'columns' and v_options ? 'ignore' then
+        v_problem := 'columns and ignore exclude each other';
+    end if;
+    if v_problem is null then
+        if v_options ->> 'level' = 'statement' and pgq._capture_level(i_table) = 'row' then
+            v_problem := format('%s has partitions, parents or children, so it is captured by row', i_table);
+        end if;
+        v_options := v_options - 'level' || jsonb_build_object('operations',
+            (select jsonb_agg(o order by n) from (values (1, 'insert'), (2, 'update'), (3, 'delete'), (4, 'truncate')) u (n, o)
+              where v_options -> 'operations' ? o and not (v_kind = 'f' and o = 'truncate')));
+    end if;
+    if v_problem is not null then
+        raise exception 'capture of % into queue %: %', i_table, quote_ident(i_queue_name), v_problem
+            using errcode = 'PQ043', hint = format('options are format, columns, ignore, key, when, old_row, extra1 to extra4, operations, event_type, level, as in: '
+                                                   'select pgq.capture(%L, %L, %L)', i_table, i_queue_name, '{"format": "json", "ignore": ["password"]}');
+    end if;
+    return v_options;
+end $$;
+
+-- pgq._capture_level(i_table) -> text
+-- How a table is captured unless told otherwise: by statement, except where a statement on another table changes its rows.
+-- returns    statement or row
+-- runs as    caller
+create or replace function pgq._capture_level(i_table regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case when c.relkind = 'r' and not exists (select from pg_inherits i where c.oid in (i.inhparent, i.inhrelid))
+                then 'statement' else 'row' end
+      from pg_class c where c.oid = i_table
+$$;
+
+-- pgq._store_capture(i_table, i_queue_name, i_options) -> integer
+-- Store what pgq.capture() was told, and write the trigger function.
+-- returns    the number of the capture
+-- raises     PQ001  no such queue
+-- runs as    owner
+create or replace function pgq._store_capture(i_table regclass, i_queue_name text, i_options jsonb) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_options jsonb;
+    v_queue integer;
+    v_capture pgq.captured;
+    v_columns name[];
+    v_key name[];
+begin
+    perform pgq._lock_captures();
+    select q.queue_id into v_queue from pgq.queue q where q.queue_name = i_queue_name for share;
+    if not found then
+        raise exception 'No such event queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    v_options := pgq._capture_options(i_table, i_queue_name, i_options);
+    insert into pgq.captured as c (cap_table, cap_queue, cap_options, cap_level)
+    values (i_table, v_queue, v_options, case i_options ->> 'level' when 'row' then 'row' else pgq._capture_level(i_table) end)
+    on conflict (cap_table, cap_queue) do update set cap_options = excluded.cap_options, cap_level = excluded.cap_level
+    returning * into v_capture;
+    v_columns := pgq._capture_columns(v_capture);
+    v_key := pgq._capture_key(i_table, v_options);
+    if v_columns = '{}' or not v_key <@ v_columns then
+        raise exception 'capture of % into queue %: key % is not among the columns', i_table, quote_ident(i_queue_name), v_key
+            using errcode = 'PQ043', hint = 'name the key''s columns in columns, not in ignore; or another key by the option key';
+    end if;
+    perform pgq._make_capture_code(v_capture);
+    return v_capture.cap_id;
+end $$;
+
+-- pgq._lock_captures() -> void
+-- One transaction at a time changes captures; nobody who changes a captured table waits for it.
+-- locks      an advisory lock, to the end of the transaction
+-- runs as    caller
+create or replace function pgq._lock_captures() returns void
+language sql as $$
+    select pg_catalog.pg_advisory_xact_lock('pgq.captured'::pg_catalog.regclass::oid::bigint::integer, 0)
+$$;
+
+-- pgq._capture_triggers(i_id, i_table, i_level, i_operations) -> integer
+-- Put the triggers of a capture where they are missing: on the table, and, by row, on each table that inherits from it.
+-- returns    how many were created
+-- locks      those tables, SHARE ROW EXCLUSIVE
+-- runs as    caller, who must own the tables
+create or replace function pgq._capture_triggers(i_id integer, i_table regclass, i_level text, i_operations text[]) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_part record;
+    v_name text;
+    v_count integer := 0;
+begin
+    for v_part in
+        with recursive tables as (
+            select i_table::oid as oid
+            union select i.inhrelid from tables t join pg_inherits i on i.inhparent = t.oid join pg_class c on c.oid = i.inhrelid
+                   where not c.relispartition
+        )
+        select t.oid::regclass as name, upper(o) as op
+          from tables t cross join unnest(i_operations) with ordinality u (o, n)
+         where o <> 'truncate' or t.oid = i_table
+         order by t.oid, u.n
+    loop
+        v_name := format('skytools_capture_%s_%s', i_id, lower(v_part.op));
+        if exists (select from pg_trigger t where t.tgrelid = v_part.name and t.tgname = v_name) then
+            continue;
+        end if;
+        execute format('create trigger %I after %s on %s %s for each %s execute function pgq.capture_%s()', v_name, v_part.op, v_part.name,
+            case when i_level <> 'statement' or v_part.op = 'TRUNCATE' then ''
+                 when v_part.op = 'INSERT' then 'referencing new table as new_rows'
+                 when v_part.op = 'DELETE' then 'referencing old table as old_rows'
+                 else 'referencing new table as new_rows old table as old_rows' end,
+            case when i_level = 'row' and v_part.op <> 'TRUNCATE' then 'row' else 'statement' end, i_id);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq.capture(i_table, i_queue_name, i_options) -> integer
+-- Turn every change of a table into an event in a queue, by triggers generated for that table.
+-- i_table    a table, a partitioned table or a foreign table; one with partitions or children stands for all of them
+-- i_queue_name the queue
+-- i_options  an object: format ("json", "urlencode", "sql"); columns or ignore (arrays of names); key (array of names);
+--            operations (array of "insert", "update", "delete", "truncate"); old_row (true: ev_extra2 of an update is the old
+--            row); event_type (text, in which {op} and {table} are replaced); when (SQL condition) and extra1 to extra4 (SQL
+--            expressions) over the columns, or over new and old; level ("auto", "row", "statement")
+-- returns    the number of the capture; for a table that is captured into that queue already, the options are replaced
+-- raises     PQ001  no such queue
+-- raises     PQ008  the table is null
+-- raises     PQ014  the table has no column of that name
+-- raises     PQ043  an option is wrong
+-- raises     PQ044  not a table, or one of pgq's own
+-- locks      the table, SHARE ROW EXCLUSIVE: waits for transactions that have changed it
+-- runs as    caller, who must own the table. A capture without when and extras writes events as the owner of pgq, so
+--            whoever changes the table needs no right on the queue; with them, he must be a pgq_writer
+create or replace function pgq.capture(i_table regclass, i_queue_name text, i_options jsonb default '{}') returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_id integer;
+    v_capture pgq.captured_table;
+begin
+    if i_table is null then
+        raise exception 'Invalid NULL value: table' using errcode = 'PQ008', hint = 'select pgq.capture(''table'', ''queue'')';
+    end if;
+    if exists (select from pg_class c where c.oid = i_table and not pg_has_role(c.relowner, 'usage')) then
+        raise exception 'must be owner of table %', i_table
+            using errcode = '42501', hint = 'capture it as its owner, who must be a pgq_admin';
+    end if;
+    -- Triggers differ by level and operations: an earlier capture's go first.
+    perform pgq._drop_capture(c.capture_id, false) from pgq.captured_table c where c.captured_table = i_table and c.queue_name = i_queue_name;
+    v_id := pgq._store_capture(i_table, i_queue_name, i_options);
+    select * into v_capture from pgq.captured_table c where c.capture_id = v_id;
+    perform pgq._capture_triggers(v_id, i_table, v_capture.level, v_capture.operations);
+    return v_id;
+end $$;
+
+-- pgq._drop_capture(i_id, i_forget) -> void
+-- Drop the triggers and the function of a capture.
+-- i_forget   whether its options go too
+-- locks      the captured table, ACCESS EXCLUSIVE
+-- runs as    owner
+create or replace function pgq._drop_capture(i_id integer, i_forget boolean) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+begin
+    perform pgq._lock_captures();
+    execute format('drop function if exists pgq.capture_%s() cascade', i_id);
+    if i_forget then
+        delete from pgq.captured where cap_id = i_id;
+    end if;
+end $$;
+
+-- pgq.uncapture(i_table, i_queue_name) -> integer
+-- End the capture of a table into a queue; the events that there are stay.
+-- returns    1, or 0 when there was none
+-- locks      the table, ACCESS EXCLUSIVE
+-- runs as    caller, a pgq_admin
+create or replace function pgq.uncapture(i_table regclass, i_queue_name text) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pgq._drop_capture(c.capture_id, true) from pgq.captured_table c where c.captured_table = i_table and c.queue_name = i_queue_name;
+    return found::integer;
+end $$;
+
+-- pgq._refresh_captures() -> setof integer
+-- Write the functions of stale captures anew, and forget captures whose tables are gone.
+-- returns    the numbers of those that were stale
+-- runs as    owner
+create or replace function pgq._refresh_captures() returns setof integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_capture pgq.captured;
+    v_level text;
+begin
+    perform pgq._lock_captures();
+    perform pgq._drop_capture(c.cap_id, true) from pgq.captured c
+      where not exists (select from pg_class r where r.oid = c.cap_table);
+    for v_capture in
+        select c.* from pgq.captured c
+         where c.cap_shape is distinct from pgq._shape(c.cap_table)
+            or to_regprocedure(format('pgq.capture_%s()', c.cap_id)) is null
+         order by c.cap_id
+    loop
+        v_level := pgq._capture_level(v_capture.cap_table);
+        -- The table has become part of a tree: its triggers have to be by row from now on.
+        if v_level = 'row' and v_capture.cap_level = 'statement' then
+            perform pgq._drop_capture(v_capture.cap_id, false);
+            update pgq.captured set cap_level = 'row' where cap_id = v_capture.cap_id returning * into v_capture;
+        end if;
+        perform pgq._make_capture_code(v_capture);
+        return next v_capture.cap_id;
+    end loop;
+end $$;
+
+-- pgq.refresh_capture() -> setof regclass
+-- Generate the code of captures anew whose tables have changed, and put triggers on new child tables.
+-- returns    the tables for which something was done
+-- raises     PQ014  the options of a capture name a column that its table does not have
+-- locks      one change to captures at a time; tables that get triggers, SHARE ROW EXCLUSIVE
+-- runs as    caller, a pgq_admin; who must own a table to put triggers on it
+create or replace function pgq.refresh_capture() returns setof regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_stale integer[] := array(select * from pgq._refresh_captures());
+    v_capture record;
+begin
+    for v_capture in select * from pgq.captured_table c order by c.capture_id loop
+        if pgq._capture_triggers(v_capture.capture_id, v_capture.captured_table, v_capture.level, v_capture.operations) > 0
+           or v_capture.capture_id = any (v_stale) then
+            return next v_capture.captured_table;
+        end if;
+    end loop;
+end $$;
 
 -- pgq.register_consumer(x_queue_name, x_consumer_id) -> integer
 -- Subscribe a consumer to a queue: it will get every event that is committed after the queue's newest tick.
@@ -4444,7 +5129,7 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
             execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
@@ -4467,7 +5152,7 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- what a trigger calls as whoever writes its table
-            ('{_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
+            ('{_shape,_capture_statement,_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
             -- producing
             ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table,
                jsontriga,logutriga,sqltriga}', '{pgq_writer}'),
@@ -4477,7 +5162,7 @@ begin
                batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
                pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
             -- administration is the rest, and this one
-            ('{_grant_perms_from}', '{pgq_admin}')
+            ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
          order by p.oid
@@ -5593,6 +6278,56 @@ comment on function pgq._drop_trigger_code() is
     'Drop what was generated for triggers that are gone, or for sessions that have ended';
 comment on function pgq._truncate_event(oid, name, text) is
     'The event of a TRUNCATE';
+comment on function pgq._capture_has_equality(oid) is
+    'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
+comment on function pgq._capture_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
+comment on function pgq._capture_key_sql(regclass, name[], text) is
+    'SQL for the condition that finds a row by its key, as in';
+comment on function pgq._capture_column_differs(oid, name) is
+    'SQL that tells whether a column of old and new differs in what its text shows';
+comment on function pgq._capture_differs(regclass, name[]) is
+    'SQL that tells whether any of these columns differs between old and new';
+comment on function pgq._capture_sql_update(regclass, name[], name[]) is
+    'SQL for what follows UPDATE t SET';
+comment on function pgq._capture_key(regclass, jsonb) is
+    'The key columns by which a captured row is known';
+comment on function pgq._capture_columns(pgq.captured) is
+    'The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken';
+comment on function pgq._capture_same_keys(regclass, name[]) is
+    'SQL that tells whether the keys of old_rows and new_rows are the same, row by row';
+comment on function pgq._capture_select(pgq.captured, text, bool) is
+    'The SELECT that turns the rows new and old into events';
+comment on function pgq._capture_pairs(pgq.captured) is
+    'Whether every update needs the old rows beside the new ones; else only one that changes keys does';
+comment on function pgq._capture_writes(pgq.captured) is
+    'Whether a capture inserts into the queue''s table itself';
+comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool) is
+    'The statement that stores the events of a change';
+comment on function pgq._capture_statement(int4, text) is
+    'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
+comment on function pgq._make_capture_code(pgq.captured) is
+    'Write the trigger function of a captured table, and note the table''s shape';
+comment on function pgq._capture_options(regclass, text, jsonb) is
+    'Options as they are stored';
+comment on function pgq._capture_level(regclass) is
+    'How a table is captured unless told otherwise';
+comment on function pgq._store_capture(regclass, text, jsonb) is
+    'Store what pgq.capture() was told, and write the trigger function';
+comment on function pgq._lock_captures() is
+    'One transaction at a time changes captures; nobody who changes a captured table waits for it';
+comment on function pgq._capture_triggers(int4, regclass, text, text[]) is
+    'Put the triggers of a capture where they are missing';
+comment on function pgq.capture(regclass, text, jsonb) is
+    'Turn every change of a table into an event in a queue, by triggers generated for that table';
+comment on function pgq._drop_capture(int4, bool) is
+    'Drop the triggers and the function of a capture';
+comment on function pgq.uncapture(regclass, text) is
+    'End the capture of a table into a queue; the events that there are stay';
+comment on function pgq._refresh_captures() is
+    'Write the functions of stale captures anew, and forget captures whose tables are gone';
+comment on function pgq.refresh_capture() is
+    'Generate the code of captures anew whose tables have changed, and put triggers on new child tables';
 comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is

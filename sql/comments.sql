@@ -158,6 +158,56 @@ comment on function pgq._drop_trigger_code() is
     'Drop what was generated for triggers that are gone, or for sessions that have ended';
 comment on function pgq._truncate_event(oid, name, text) is
     'The event of a TRUNCATE';
+comment on function pgq._capture_has_equality(oid) is
+    'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
+comment on function pgq._capture_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
+comment on function pgq._capture_key_sql(regclass, name[], text) is
+    'SQL for the condition that finds a row by its key, as in';
+comment on function pgq._capture_column_differs(oid, name) is
+    'SQL that tells whether a column of old and new differs in what its text shows';
+comment on function pgq._capture_differs(regclass, name[]) is
+    'SQL that tells whether any of these columns differs between old and new';
+comment on function pgq._capture_sql_update(regclass, name[], name[]) is
+    'SQL for what follows UPDATE t SET';
+comment on function pgq._capture_key(regclass, jsonb) is
+    'The key columns by which a captured row is known';
+comment on function pgq._capture_columns(pgq.captured) is
+    'The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken';
+comment on function pgq._capture_same_keys(regclass, name[]) is
+    'SQL that tells whether the keys of old_rows and new_rows are the same, row by row';
+comment on function pgq._capture_select(pgq.captured, text, bool) is
+    'The SELECT that turns the rows new and old into events';
+comment on function pgq._capture_pairs(pgq.captured) is
+    'Whether every update needs the old rows beside the new ones; else only one that changes keys does';
+comment on function pgq._capture_writes(pgq.captured) is
+    'Whether a capture inserts into the queue''s table itself';
+comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool) is
+    'The statement that stores the events of a change';
+comment on function pgq._capture_statement(int4, text) is
+    'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
+comment on function pgq._make_capture_code(pgq.captured) is
+    'Write the trigger function of a captured table, and note the table''s shape';
+comment on function pgq._capture_options(regclass, text, jsonb) is
+    'Options as they are stored';
+comment on function pgq._capture_level(regclass) is
+    'How a table is captured unless told otherwise';
+comment on function pgq._store_capture(regclass, text, jsonb) is
+    'Store what pgq.capture() was told, and write the trigger function';
+comment on function pgq._lock_captures() is
+    'One transaction at a time changes captures; nobody who changes a captured table waits for it';
+comment on function pgq._capture_triggers(int4, regclass, text, text[]) is
+    'Put the triggers of a capture where they are missing';
+comment on function pgq.capture(regclass, text, jsonb) is
+    'Turn every change of a table into an event in a queue, by triggers generated for that table';
+comment on function pgq._drop_capture(int4, bool) is
+    'Drop the triggers and the function of a capture';
+comment on function pgq.uncapture(regclass, text) is
+    'End the capture of a table into a queue; the events that there are stay';
+comment on function pgq._refresh_captures() is
+    'Write the functions of stale captures anew, and forget captures whose tables are gone';
+comment on function pgq.refresh_capture() is
+    'Generate the code of captures anew whose tables have changed, and put triggers on new child tables';
 comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is

@@ -40,18 +40,46 @@ language sql stable as $$
 $$;
 
 -- pgq._shape(i_table) -> text
--- A hash of what generated code supposes about a table: its name, columns and key. Declared immutable, although it is not:
--- so a comparison with a constant in PL/pgSQL is done when the expression is planned, and costs nothing per row. The plan
--- depends on the table, if the argument is a literal like '123'::regclass: Postgres plans it anew after each ALTER.
+-- A hash of what generated code supposes about a table: its name, columns, keys and place in a tree. Declared immutable,
+-- although it is not: so a comparison with a constant in PL/pgSQL is done when the expression is planned, and costs nothing
+-- per row. The plan depends on the table, if the argument is a literal like '123'::regclass: Postgres plans it anew after
+-- each ALTER.
 -- returns    null: no such table
 -- runs as    caller
 create or replace function pgq._shape(i_table regclass) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_schema oid;
+    v_shape text;
+    v_names text[];
+    v_types text[];
+    v_now text[];
 begin
-    return (select md5(row(n.nspname, c.relname, c.relkind, pgq._key_columns(i_table),
-                           (select array_agg(row(t.attnum, t.name, t.type) order by t.attnum) from pgq._table_columns(i_table) t))::text)
-              from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where c.oid = i_table);
+    select c.relnamespace, row(n.nspname, c.relname, c.relkind, c.relispartition,
+               (select array_agg(row(a.attnum, a.attname, a.atttypid, a.attgenerated) order by a.attnum)
+                  from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+               (select array_agg(row(x.indisprimary, x.indkey) order by x.indisprimary)
+                  from pg_index x where x.indrelid = c.oid and (x.indisprimary or x.indisreplident)),
+               (select array_agg(i.inhrelid order by i.inhrelid) from pg_inherits i where i.inhparent = c.oid and c.relkind <> 'p'),
+               exists (select from pg_inherits i where i.inhrelid = c.oid))::text,
+           array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum),
+           array(select a.atttypid::regtype::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum)
+      into v_schema, v_shape, v_names, v_types from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table;
+    if v_shape is null then
+        return null;
+    end if;
+    -- The snapshot of an old transaction does not show the catalog as it is now; how a row of the table reads does.
+    if has_schema_privilege(v_schema, 'usage') and v_names <> '{}' then
+        execute format('select array(select json_object_keys(to_json(r))) from (select (null::%s).*) r', i_table) into v_now;
+        if v_now = v_names then
+            execute format('select array[%s]::text[]',
+                           (select string_agg(format('pg_typeof((null::%s).%I)', i_table, c), ',') from unnest(v_names) c)) into v_now;
+        end if;
+        if v_now not in (v_names, v_types) then
+            v_shape := v_now::text;
+        end if;
+    end if;
+    return md5(v_shape);
 end $$;
 
 -- pgq._text_of(i_value, i_type) -> text
@@ -61,9 +89,12 @@ end $$;
 -- runs as    caller
 create or replace function pgq._text_of(i_value text, i_type oid) returns text
 language sql stable as $$
-    -- A cast to text that is a function of its own may write something else, as those of boolean, char and inet do.
+    -- A cast to text that is a function of its own may write something else, as those of boolean, char and inet do; one from
+    -- a type that somebody made may become a function at any time.
     select pg_catalog.format(
-               case when exists (select from pg_catalog.pg_cast c
+               case when not exists (select from pg_catalog.pg_type t
+                                      where t.oid = pgq._base_type(i_type) and t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace)
+                      or exists (select from pg_catalog.pg_cast c
                                   where c.castsource = pgq._base_type(i_type) and c.castmethod = 'f'
                                     and c.casttarget = 'pg_catalog.text'::pg_catalog.regtype)
                     then 'case when %1$s is distinct from null then pg_catalog.concat(%1$s) end'

@@ -7,7 +7,7 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
             execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
@@ -30,7 +30,7 @@ begin
             -- information, and what the view pgq.subscription is made of
             ('{version,get_queue_info,get_consumer_info,quote_fqname,seq_getval,_position}'::text[], '{public}'::text[]),
             -- what a trigger calls as whoever writes its table
-            ('{_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
+            ('{_shape,_capture_statement,_urlencode,_null_key,_one_value,_condition_holds,_trigger_shape,_trigger_code,_truncate_event}', '{public}'),
             -- producing
             ('{insert_event,insert_events,insert_json,insert_event_at,cancel_event_at,insert_event_once,current_event_table,
                jsontriga,logutriga,sqltriga}', '{pgq_writer}'),
@@ -40,7 +40,7 @@ begin
                batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
                pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
             -- administration is the rest, and this one
-            ('{_grant_perms_from}', '{pgq_admin}')
+            ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
          where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
          order by p.oid

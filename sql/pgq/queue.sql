@@ -46,10 +46,11 @@ end $$;
 -- pgq.drop_queue(x_queue_name, x_force) -> integer
 -- Drop a queue with everything in it.
 -- x_queue_name the queue
--- x_force    true: its subscriptions go too, open batches included
+-- x_force    true: its subscriptions go too, open batches included, and captures into it end
 -- returns    1
 -- raises     PQ001  no such queue
 -- raises     PQ009  consumers are still attached, and x_force is not true
+-- raises     PQ015  tables are captured into it, and x_force is not true
 -- locks      the queue's row, then its tables ACCESS EXCLUSIVE: waits for transactions that use them
 -- runs as    owner
 create or replace function pgq.drop_queue(x_queue_name text, x_force bool) returns integer
@@ -57,6 +58,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_queue pgq.queue;
     v_consumers text;
+    v_tables text;
     v_function regprocedure;
 begin
     perform pgq._lock_queue_set();
@@ -68,6 +70,7 @@ begin
     if x_force then
         perform pgq.unregister_consumer(i.queue_name, i.consumer_name)
            from pgq.get_consumer_info(x_queue_name) i;
+        perform pgq._drop_capture(c.cap_id, true) from pgq.captured c where c.cap_queue = v_queue.queue_id;
     else
         select string_agg(quote_ident(c.co_name), ', ' order by c.co_name) into v_consumers
           from pgq.subscriber s join pgq.consumer c on c.co_id = s.sub_consumer
@@ -75,6 +78,13 @@ begin
         if v_consumers is not null then
             raise exception 'cannot drop queue, consumers still attached: queue %, consumers %', quote_ident(x_queue_name), v_consumers
                 using errcode = 'PQ009', hint = format('to drop them too: select pgq.drop_queue(%L, true)', x_queue_name);
+        end if;
+        perform pgq._drop_capture(c.cap_id, true) from pgq.captured c
+          where c.cap_queue = v_queue.queue_id and not exists (select from pg_class r where r.oid = c.cap_table);
+        select string_agg(c.cap_table::text, ', ' order by c.cap_table) into v_tables from pgq.captured c where c.cap_queue = v_queue.queue_id;
+        if v_tables is not null then
+            raise exception 'cannot drop queue %, tables are captured into it: %', quote_ident(x_queue_name), v_tables
+                using errcode = 'PQ015', hint = format('to end that too: select pgq.drop_queue(%L, true)', x_queue_name);
         end if;
     end if;
 
@@ -98,6 +108,7 @@ end $$;
 -- returns    1; null for null
 -- raises     PQ001  no such queue
 -- raises     PQ009  consumers are still attached
+-- raises     PQ015  tables are captured into it
 -- runs as    caller; see pgq.drop_queue(text, bool)
 create or replace function pgq.drop_queue(x_queue_name text) returns integer
 language sql strict as $$

@@ -1,0 +1,83 @@
+-- Writers of SQL as in encode.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
+-- types' output functions write, never by operators that somebody may have made.
+
+-- pgq._capture_has_equality(i_type) -> boolean
+-- Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text.
+-- runs as    caller
+create or replace function pgq._capture_has_equality(i_type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive t as (
+        select i_type as oid
+        union select coalesce(nullif(y.typbasetype, 0), nullif(y.typelem, 0)) from t join pg_type y on y.oid = t.oid
+               where y.typbasetype <> 0 or y.typcategory = 'A'
+    )
+    select bool_and(y.typcategory not in ('G', 'C') and y.oid not in ('json'::regtype, 'xml'::regtype)) from t join pg_type y on y.oid = t.oid
+$$;
+
+-- pgq._capture_join(i_parts, i_separator) -> text
+-- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
+-- runs as    caller
+create or replace function pgq._capture_join(i_parts text[], i_separator text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_parts text[] := i_parts;
+begin
+    while cardinality(v_parts) > 90 loop
+        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s), '''')', i_separator, string_agg(p, ', ' order by n))
+                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
+    end loop;
+    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
+end $$;
+
+-- pgq._capture_key_sql(i_table, i_key, i_record) -> text
+-- SQL for the condition that finds a row by its key, as in: a='1' and b is null.
+-- i_record   what holds the row
+-- runs as    caller
+create or replace function pgq._capture_key_sql(i_table regclass, i_key name[], i_record text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pgq._capture_join(array_agg(
+               format('coalesce(%L || %s, %L)',
+                      quote_ident(t.name) || case when pgq._capture_has_equality(t.type) then '' else '::text' end || '=',
+                      pgq._encode_value(format('%s.%I', i_record, t.name), t.type, 'sql'),
+                      quote_ident(t.name) || ' is null') order by t.attnum), ' and ')
+      from pgq._table_columns(i_table) t where t.name = any (i_key)
+$$;
+
+-- pgq._capture_column_differs(i_type, i_column) -> text
+-- SQL that tells whether a column of old and new differs in what its text shows: 1.0 is not 1.00.
+-- runs as    caller
+create or replace function pgq._capture_column_differs(i_type oid, i_column name) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case
+        when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
+                        'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype)
+            then format('old.%1$I is distinct from new.%1$I', i_column)
+        else format('(%s) is distinct from (%s) collate "C"', pgq._text_of(format('old.%I', i_column), i_type),
+                    pgq._text_of(format('new.%I', i_column), i_type)) end
+$$;
+
+-- pgq._capture_differs(i_table, i_columns) -> text
+-- SQL that tells whether any of these columns differs between old and new.
+-- runs as    caller
+create or replace function pgq._capture_differs(i_table regclass, i_columns name[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(string_agg(pgq._capture_column_differs(t.type, t.name), ' or ' order by t.attnum), 'false')
+      from pgq._table_columns(i_table) t where t.name = any (i_columns)
+$$;
+
+-- pgq._capture_sql_update(i_table, i_columns, i_key) -> text
+-- SQL for what follows UPDATE t SET: the columns that differ between old and new, and the old key; where nothing differs,
+-- the first key column is set to itself.
+-- runs as    caller
+create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('coalesce(nullif(%s, ''''), %s) || '' where '' || %s',
+                  pgq._capture_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+                                                     pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
+                                              order by t.attnum), ','),
+                  min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),
+                  pgq._capture_key_sql(i_table, i_key, 'old'))
+      from pgq._table_columns(i_table) t
+     cross join lateral (select pgq._encode_value(format('new.%I', t.name), t.type, 'sql') as value) v
+     where t.name = any (i_columns)
+$$;
