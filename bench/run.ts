@@ -1,3 +1,4 @@
+import { coop } from './coop.ts'
 import { held } from './held.ts'
 import { insert } from './insert.ts'
 import { mover } from './mover.ts'
@@ -6,7 +7,7 @@ import { type BenchReport, printReport } from './support/report.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held, mover }
+const scenarios: Record<string, Scenario> = { insert, held, coop, mover }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

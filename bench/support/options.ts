@@ -12,7 +12,7 @@ export interface BenchOptions {
   readonly batches: number
 }
 
-export const usage = `npm run bench -- <insert|held|mover> [options]
+export const usage = `npm run bench -- <insert|held|coop|mover> [options]
   --rounds N    interleaved rounds of each measurement
   --seconds N   length of one round (insert)
   --batches N   batches in a run (held), default 12000
