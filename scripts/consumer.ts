@@ -2,9 +2,12 @@ import type { Command } from 'commander'
 import {
   consumerInfo,
   exactly,
+  pauseConsumer,
   refuseProtected,
   registerConsumer,
+  resumeConsumer,
   SkytoolsError,
+  seekConsumer,
   unregisterConsumer,
   wipe,
 } from '../src/index.ts'
@@ -13,7 +16,7 @@ import { consumerTable } from './status.ts'
 import { describeWiped } from './wipe.ts'
 
 export function addConsumer(program: Command): void {
-  const consumer = program.command('consumer').description('register, unregister and list consumers')
+  const consumer = program.command('consumer').description('register, unregister, list, pause and move consumers')
   consumer
     .command('register')
     .description('subscribe a consumer to a queue: it gets what is committed from now on')
@@ -67,9 +70,52 @@ export function addConsumer(program: Command): void {
         print(consumers, consumers.length > 0 ? consumerTable(consumers) : 'no consumers')
       }),
     )
+  for (const [verb, change, description] of [
+    ['pause', pauseConsumer, 'give a consumer nothing until it is resumed; its queue keeps all that it has not seen'],
+    ['resume', resumeConsumer, 'let a paused consumer go on where it was'],
+  ] as const) {
+    consumer
+      .command(verb)
+      .description(description)
+      .argument('<queue>')
+      .argument('<consumer>')
+      .action((queue: string, name: string, _options: unknown, command: Command) =>
+        withDb(command, async (db, print) => {
+          await change(db, queue, name)
+          print({ queue, consumer: name, paused: verb === 'pause' }, `${verb}d: ${name} of ${queue}`)
+        }),
+      )
+  }
+  consumer
+    .command('seek')
+    .description('move a consumer back or forward, as far as the events are still there; drops its open batch')
+    .argument('<queue>')
+    .argument('<consumer>')
+    .argument('<to>', 'the id of a tick, or a time', tickOrTime)
+    .action((queue: string, name: string, to: bigint | Date, _options: unknown, command: Command) =>
+      withDb(command, async (db, print) => {
+        const tick = await seekConsumer(db, queue, name, to)
+        print({ queue, consumer: name, tick }, `moved to tick ${tick}: ${name} of ${queue}`)
+      }),
+    )
 }
 
 function tickId(text: string): bigint {
   if (!/^\d+$/.test(text)) throw new UsageError(`the id of a tick is needed, not ${text}`)
   return BigInt(text)
+}
+
+export function wholeNumber(text: string): bigint {
+  if (!/^\d+$/.test(text)) throw new UsageError(`a whole number is needed, not ${text}`)
+  return BigInt(text)
+}
+
+export function timestamp(text: string): Date {
+  const time = new Date(text)
+  if (Number.isNaN(time.getTime())) throw new UsageError(`a time is needed, such as 2030-01-31T12:00:00Z, not ${text}`)
+  return time
+}
+
+function tickOrTime(text: string): bigint | Date {
+  return /^\d+$/.test(text) ? BigInt(text) : timestamp(text)
 }

@@ -3,6 +3,7 @@ import { packageVersion } from '../src/schema/bundle.ts'
 import { addCheck } from './check.ts'
 import { addGlobalOptions } from './connection.ts'
 import { addConsumer } from './consumer.ts'
+import { addDlq } from './dlq.ts'
 import { addEject } from './eject.ts'
 import { addInstall } from './install.ts'
 import { addMetrics } from './metrics.ts'
@@ -32,6 +33,7 @@ const commands: readonly ((program: Command) => void)[] = [
   addProtect,
   addQueue,
   addConsumer,
+  addDlq,
   addTicker,
   addStatus,
   addTop,

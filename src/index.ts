@@ -38,6 +38,15 @@ export {
   touchBatch,
   unregisterWorker,
 } from './consumer/coop.ts'
+export {
+  buryEvent,
+  type DeadLetter,
+  type DeadLetterFilter,
+  deadLetters,
+  purgeDeadLetters,
+  replayDeadLetters,
+} from './consumer/dead-letter.ts'
+export { pauseConsumer, resumeConsumer, seekConsumer } from './consumer/seek.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
@@ -46,6 +55,7 @@ export { type ServeOptions, serveMetrics } from './metrics/serve.ts'
 export { type MoverConfig, type MoverOptions, moverConfig, parseMoverConfig } from './mover/config.ts'
 export { createMover, type Mover, type MoverListeners, type MoverStats } from './mover/mover.ts'
 export type { Origin } from './mover/route.ts'
+export { cancelEventAt, insertEventAt, insertEventOnce } from './queue/delayed.ts'
 export { insertEvent, insertEvents, type NewEvent } from './queue/events.ts'
 export type { Interval } from './queue/interval.ts'
 export {

@@ -19,9 +19,14 @@ export interface NewEvent {
  * @throws QueueNotFoundError (PQ001), InsertDisabledError (PQ006), TransactionLimitError (PQ007)
  * @remarks Locks like a plain INSERT. Needs pgq_writer. */
 export function insertEvent(db: Connectable, queue: string, event: NewEvent): Promise<bigint> {
-  const { type, extra1, extra2, extra3, extra4 } = event
-  const params = [queue, type, payload(event.data), extra1, extra2, extra3, extra4].map((field) => field ?? null)
+  const params = [queue, ...fields(event)]
   return value<bigint>(db, 'select pgq.insert_event($1, $2, $3, $4, $5, $6, $7) as value', params)
+}
+
+/** What is stored of an event, in the order of the parameters of pgq.insert_event(). */
+export function fields(event: NewEvent): (string | null)[] {
+  const { type, extra1, extra2, extra3, extra4 } = event
+  return [type, payload(event.data), extra1, extra2, extra3, extra4].map((field) => field ?? null)
 }
 
 /** So many go to the server in one statement: some megabytes of ordinary events. */
