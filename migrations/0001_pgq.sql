@@ -1656,6 +1656,7 @@ end $$;
 -- returns    the event's id
 -- raises     PQ001, PQ006, PQ007, PQ008  as the short form
 -- runs as    owner
+
 -- pgq.insert_event_raw(queue_name, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
 -- Put an event with given id, time, owner and retry count into a queue: for replication and for events that come back.
 -- The queue's event sequence advances in any case, so that the ticker takes notice.
@@ -6213,7 +6214,7 @@ comment on function pgq.tune_storage(text) is
 comment on function pgq.set_queue_config(text, text, text) is
     'Change a setting of a queue';
 comment on function pgq.insert_event_raw(text, int8, timestamptz, int4, int4, text, text, text, text, text, text) is
-    'Put an event with extra fields into a queue, as part of the caller''s transaction';
+    'Put an event with given id, time, owner and retry count into a queue';
 comment on function pgq.current_event_table(text) is
     'The table that takes a queue''s events now, for INSERT and COPY straight into it';
 comment on function pgq._check_arrays(text, text[], text[], text[], text[], text[], text[]) is

@@ -10,15 +10,17 @@ export function addCheck(program: Command): void {
       withDb(command, async (db, print) => {
         const result = await check(db)
         print(result, describeCheck(result))
-        if (result.differences.length > 0 || result.pending.length > 0) process.exitCode = 1
+        const { differences, pending, staleCaptures } = result
+        if (differences.length + pending.length + staleCaptures.length > 0) process.exitCode = 1
       }),
     )
 }
 
-function describeCheck({ version, pending, missingRoles, differences }: CheckResult): string {
+function describeCheck({ version, pending, missingRoles, differences, staleCaptures }: CheckResult): string {
   return [
     ...(pending.length > 0 ? [`steps not installed: ${pending.join(', ')} (skytools upgrade)`] : []),
     ...missingRoles.map((role) => `role ${role} does not exist: nothing is granted to it`),
+    ...staleCaptures.map((table) => `capture of ${table} is stale: the table has changed (skytools capture refresh)`),
     ...differences.flatMap(describeDifference),
     differences.length === 0
       ? `skytools ${version}: the database is as the bundle says`

@@ -51,7 +51,8 @@ async function demo(source: Source): Promise<void> {
     const { version, installed } = await ensureInstalled(db)
     console.log(`skytools ${version}${installed ? '' : ', just installed'}, on ${await describeDatabase(db)}`)
     await prepare(db, scenario)
-    console.log(`queue ${queue}, consumers ${scenario.consumer} and counter; replaying ${source.name} …\n`)
+    const how = scenario.captured ? `, into which pgq.capture() turns the rows of ${scenario.captured}` : ''
+    console.log(`queue ${queue}${how}; consumers ${scenario.consumer} and counter; replaying ${source.name} …\n`)
     const figures = await replay(db, scenario, records)
     console.log(describeFigures(figures, scenario))
     const { title, drawn } = await scenario.result(db)

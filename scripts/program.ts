@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { packageVersion } from '../src/schema/bundle.ts'
+import { addCapture } from './capture.ts'
 import { addCheck } from './check.ts'
 import { addGlobalOptions } from './connection.ts'
 import { addConsumer } from './consumer.ts'
@@ -34,6 +35,7 @@ const commands: readonly ((program: Command) => void)[] = [
   addQueue,
   addConsumer,
   addDlq,
+  addCapture,
   addTicker,
   addStatus,
   addTop,

@@ -89,7 +89,7 @@ comment on function pgq.tune_storage(text) is
 comment on function pgq.set_queue_config(text, text, text) is
     'Change a setting of a queue';
 comment on function pgq.insert_event_raw(text, int8, timestamptz, int4, int4, text, text, text, text, text, text) is
-    'Put an event with extra fields into a queue, as part of the caller''s transaction';
+    'Put an event with given id, time, owner and retry count into a queue';
 comment on function pgq.current_event_table(text) is
     'The table that takes a queue''s events now, for INSERT and COPY straight into it';
 comment on function pgq._check_arrays(text, text[], text[], text[], text[], text[], text[]) is

@@ -12,6 +12,16 @@ export {
 export type { Rows } from './batch/source.ts'
 export type { BatchCounts, TableName } from './batch/statement.ts'
 export {
+  type CapturedTable,
+  type CaptureFormat,
+  type CaptureOperation,
+  type CaptureOptions,
+  capture,
+  capturedTables,
+  refreshCapture,
+  uncapture,
+} from './capture/capture.ts'
+export {
   type Batch,
   type BatchOptions,
   batchEvents,

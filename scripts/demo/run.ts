@@ -5,7 +5,6 @@ import {
   createQueue,
   type Db,
   dropQueue,
-  insertEvents,
   type QueueEvent,
   queueInfo,
   registerConsumer,
@@ -66,6 +65,7 @@ export async function prepare(db: Db, scenario: Scenario): Promise<void> {
   await setQueueConfig(db, queue, { tickerMaxLag: 0.1 })
   await registerConsumer(db, queue, scenario.consumer)
   await registerConsumer(db, queue, counter)
+  await scenario.prepare(db, queue)
 }
 
 /** Replays the records while a ticker and two consumers run, and comes back when each consumer has had every event. */
@@ -119,12 +119,12 @@ function fail({ stop }: State, error: unknown): never {
 
 const perTransaction = 250
 
-async function produce(state: State, { toEvent }: Scenario, records: AsyncIterable<InputRecord>): Promise<void> {
+async function produce(state: State, scenario: Scenario, records: AsyncIterable<InputRecord>): Promise<void> {
   const { db, figures, stop } = state
-  let chunk: ReturnType<typeof toEvent>[] = []
+  let chunk: InputRecord[] = []
   const flush = async () => {
     if (chunk.length === 0) return
-    await insertEvents(db, queue, chunk)
+    await scenario.load(db, queue, chunk)
     figures.in += chunk.length
     figures.transactions += 1
     figures.seconds = state.elapsed()
@@ -132,7 +132,7 @@ async function produce(state: State, { toEvent }: Scenario, records: AsyncIterab
   }
   for await (const record of records) {
     if (stop.signal.aborted) return
-    if (chunk.push(toEvent(record)) === perTransaction) await flush()
+    if (chunk.push(record) === perTransaction) await flush()
   }
   await flush()
   state.producing = false

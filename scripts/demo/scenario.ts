@@ -1,4 +1,4 @@
-import type { BatchContext, Db, NewEvent, QueueEvent } from '../../src/index.ts'
+import { type BatchContext, capture, type Db, insertEvents, type QueueEvent } from '../../src/index.ts'
 import { table } from '../connection.ts'
 import type { InputRecord, Source } from './records.ts'
 
@@ -9,7 +9,12 @@ export interface Scenario {
   readonly consumer: string
   /** The result's table, in the demo's own schema. */
   readonly table: string
-  toEvent(record: InputRecord): NewEvent
+  /** The table that the records go into, if its changes are the events. */
+  readonly captured?: string
+  /** What the records go into, once the queue is there. */
+  prepare(db: Db, queue: string): Promise<void>
+  /** Takes records in, in one transaction; each is an event then. */
+  load(db: Db, queue: string, records: readonly InputRecord[]): Promise<void>
   /** Takes in events; throws what is wrong with one of them in `check`. */
   store(events: readonly QueueEvent[], context: BatchContext): Promise<void>
   /** The result, drawn. */
@@ -33,12 +38,23 @@ interface Flight {
 const flightScenario: Scenario = {
   nouns: ['flight', 'flights'],
   consumer: 'delays',
+  captured: 'skytools_demo.flights',
   table: `skytools_demo.delays (
     airport text primary key, flights bigint not null, late bigint not null, minutes bigint not null)`,
-  toEvent: ({ delay, distance, ...rest }) => ({
-    type: 'flight',
-    data: { ...rest, delay: Number(delay), distance: Number(distance) },
-  }),
+  async prepare(db, queue) {
+    await db.exec(`create table skytools_demo.flights (
+      id integer generated always as identity primary key,
+      time text not null, delay integer not null, distance integer not null, origin text not null, destination text not null)`)
+    await capture(db, 'skytools_demo.flights', queue, { operations: ['insert'], eventType: 'flight' })
+  },
+  async load(db, _queue, records) {
+    const column = (name: string) => records.map((record) => record[name])
+    await db.query(
+      `insert into skytools_demo.flights (time, delay, distance, origin, destination)
+       select * from unnest($1::text[], $2::integer[], $3::integer[], $4::text[], $5::text[])`,
+      ['time', 'delay', 'distance', 'origin', 'destination'].map(column),
+    )
+  },
   async store(events, { tx }) {
     const airports = new Map<string, { flights: number; late: number; minutes: number }>()
     for (const { data } of events) {
@@ -99,7 +115,15 @@ function countScenario(key: string, noun: string): Scenario {
     nouns: [noun, `${noun}s`],
     consumer: 'groups',
     table: 'skytools_demo.groups (name text primary key, events bigint not null)',
-    toEvent: (record) => ({ type: typeof record.type === 'string' ? storable(record.type) : noun, data: record }),
+    prepare: async () => undefined,
+    async load(db, queue, records) {
+      const type = (record: InputRecord) => (typeof record.type === 'string' ? storable(record.type) : noun)
+      await insertEvents(
+        db,
+        queue,
+        records.map((record) => ({ type: type(record), data: record })),
+      )
+    },
     async store(events, { tx }) {
       const groups = new Map<string, number>()
       for (const { data } of events) {

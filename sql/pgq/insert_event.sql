@@ -21,6 +21,7 @@
 -- returns    the event's id
 -- raises     PQ001, PQ006, PQ007, PQ008  as the short form
 -- runs as    owner
+
 -- pgq.insert_event_raw(queue_name, ev_id, ev_time, ev_owner, ev_retry, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4) -> bigint
 -- Put an event with given id, time, owner and retry count into a queue: for replication and for events that come back.
 -- The queue's event sequence advances in any case, so that the ticker takes notice.

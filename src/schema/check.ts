@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { SkytoolsError } from '../errors.ts'
 import { packageRoot } from './bundle.ts'
@@ -14,6 +15,8 @@ export interface CheckResult {
   /** Roles that the server lacks; what would be granted to them is not compared. */
   readonly missingRoles: readonly string[]
   readonly differences: readonly Difference[]
+  /** Captured tables that have changed since the code for them was generated. */
+  readonly staleCaptures: readonly string[]
 }
 
 /** The fingerprint that ships with the package. `npm run generate` writes it, a test holds it to sql/. */
@@ -38,7 +41,18 @@ export async function check(connection: Connectable): Promise<CheckResult> {
     pending,
     missingRoles: names,
     differences: compareFingerprints(withoutRoles(expected, names), found),
+    staleCaptures: await staleCaptures(db),
   }
+}
+
+/** An installed version may be so old that it has no captures. */
+async function staleCaptures(db: Db): Promise<string[]> {
+  const [view] = await db.query<{ found: boolean }>(`select to_regclass('pgq.captured_table') is not null as found`)
+  if (!view?.found) return []
+  const rows = await db.query<{ name: string }>(
+    'select table_name as name from pgq.captured_table where stale order by table_name, queue_name',
+  )
+  return rows.map(({ name }) => name)
 }
 
 function withoutRoles(print: Fingerprint, roles: readonly string[]): Fingerprint {

@@ -23,6 +23,7 @@ describe('npm start in this process', { timeout: 120_000 }, () => {
     const { code, stdout, stderr } = await run('demo.ts', [])
     expect(stderr).toBe('')
     expect(code).toBe(0)
+    expect(stdout).toContain('pgq.capture() turns the rows of skytools_demo.flights')
     expect(cells(stdout, 'in').slice(1, 4)).toEqual(['20,000', '80 transactions', ''])
     expect(cells(stdout, 'out: delays')[1]).toBe('20,000')
     expect(cells(stdout, 'out: delays')[3]).toBe('1')

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { Db, Row } from '../../src/index.ts'
+import { type Db, install, type Row } from '../../src/index.ts'
 import { databases, servers, type TestDb } from '../support/databases.ts'
 import { tsx } from '../support/tsx.ts'
 import { root } from './run.ts'
@@ -137,6 +137,13 @@ describe.each(newest)('the documents on $name', { timeout: 180_000 }, ({ openEmp
     expect(outputs).toContain('nothing is wrong')
     expect(outputs).toMatch(/installed \d+\.\d+\.\d+ in 1 step/)
     expect(outputs).toContain('ticker stopped')
+  })
+
+  it('capture: changes of a table become events', async () => {
+    await using db = await openEmpty()
+    await install(db)
+    const outputs = (await runAll('docs/capture.md', db, /^$/)).join('\n')
+    expect(outputs).toContain('{\\"id\\":1,\\"state\\":\\"paid\\",\\"total\\":\\"9.90\\"}')
   })
 
   it('tutorial: each block does what it says, to the uninstall', async () => {
