@@ -5327,18 +5327,24 @@ declare
     v_tick record;
     v_next record;
     v_batch bigint;
+    v_held integer;
 begin
-    select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
-    select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
-    if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
-        perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
+    -- Both rows are held: whoever ends the worker, or takes it for dead, has done so before, or waits.
+    loop
         select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
         select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
-    end if;
+        if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
+            perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
+            continue;
+        end if;
+        perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
+        perform 1 from pgq.subscriber s where s.sub_key in (v_main.sub_key, v_sub.sub_key) order by s.sub_key for key share;
+        get diagnostics v_held = row_count;
+        exit when v_held = 2;
+    end loop;
     if exists (select from pgq.paused_consumer p where p.sub_key in (v_main.sub_key, v_sub.sub_key)) then
         return null;
     end if;
-    perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
 
     -- Under the lock nobody else gives out batches of this consumer; but they are finished, and worked on without subconsumers.
     loop
@@ -6032,12 +6038,13 @@ select pgq_ext.upgrade_schema();
 -- skytools.wipe_list(i_queue_pattern) -> setof record
 -- What skytools.wipe() would drop.
 -- i_queue_pattern queues whose names are like it; % stands for any text, _ for any character, \ before them for themselves
--- returns    kind (subconsumer, consumer, queue), queue and name, in the order in which they go
+-- returns    kind (capture, subconsumer, consumer, queue), queue and name, in the order in which they go
 -- runs as    owner
 create or replace function skytools.wipe_list(i_queue_pattern text default '%', out kind text, out queue text, out name text)
 returns setof record
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    return query select 'capture', c.queue_name, c.table_name from pgq.captured_table c where c.queue_name like i_queue_pattern order by 2, 3;
     return query
     select case when s.sub_key > min(s.sub_key) over (partition by s.sub_id) then 'subconsumer' else 'consumer' end,
            q.queue_name, c.co_name

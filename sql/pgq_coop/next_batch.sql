@@ -30,18 +30,24 @@ declare
     v_tick record;
     v_next record;
     v_batch bigint;
+    v_held integer;
 begin
-    select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
-    select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
-    if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
-        perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
+    -- Both rows are held: whoever ends the worker, or takes it for dead, has done so before, or waits.
+    loop
         select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
         select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
-    end if;
+        if v_sub.sub_key is null or v_sub.sub_id is distinct from v_main.sub_id then
+            perform pgq_coop.register_subconsumer(i_queue_name, i_consumer_name, i_subconsumer_name);
+            continue;
+        end if;
+        perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
+        perform 1 from pgq.subscriber s where s.sub_key in (v_main.sub_key, v_sub.sub_key) order by s.sub_key for key share;
+        get diagnostics v_held = row_count;
+        exit when v_held = 2;
+    end loop;
     if exists (select from pgq.paused_consumer p where p.sub_key in (v_main.sub_key, v_sub.sub_key)) then
         return null;
     end if;
-    perform pg_advisory_xact_lock('pgq.subscriber'::regclass::oid::bigint::integer, v_main.sub_key);
 
     -- Under the lock nobody else gives out batches of this consumer; but they are finished, and worked on without subconsumers.
     loop

@@ -1,12 +1,13 @@
 -- skytools.wipe_list(i_queue_pattern) -> setof record
 -- What skytools.wipe() would drop.
 -- i_queue_pattern queues whose names are like it; % stands for any text, _ for any character, \ before them for themselves
--- returns    kind (subconsumer, consumer, queue), queue and name, in the order in which they go
+-- returns    kind (capture, subconsumer, consumer, queue), queue and name, in the order in which they go
 -- runs as    owner
 create or replace function skytools.wipe_list(i_queue_pattern text default '%', out kind text, out queue text, out name text)
 returns setof record
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    return query select 'capture', c.queue_name, c.table_name from pgq.captured_table c where c.queue_name like i_queue_pattern order by 2, 3;
     return query
     select case when s.sub_key > min(s.sub_key) over (partition by s.sub_id) then 'subconsumer' else 'consumer' end,
            q.queue_name, c.co_name

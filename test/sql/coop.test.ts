@@ -276,6 +276,41 @@ describe.each(servers)('cooperative workers side by side on $name', ({ open }) =
     expect(await events(db, await next(first, 'first'))).toEqual(['2'])
   })
 
+  it('a worker that is taken for dead while it waits for its turn is registered again, and loses nothing', async () => {
+    await using db = await open()
+    await using idle = await db.connect()
+    await using busy = await db.connect()
+    await batchesWaiting(db, 2)
+    await db.query(`select pgq_coop.register_subconsumer('q', 'c', 'idle')`)
+    await db.query(`update pgq.subscription set sub_active = now() - interval '1 hour'`)
+    await busy.exec('begin')
+    expect(await events(busy, await next(busy, 'busy', '1 minute'))).toEqual(['1'])
+    const { result } = await waiting(db, await backend(idle), next(idle, 'idle'))
+    await busy.exec('commit')
+    const batch = await result
+    expect(await events(db, batch)).toEqual(['2'])
+    expect(await finishAs(db, batch, 'idle')).toBe(1)
+  })
+
+  it('a worker that is unregistered while it is given a batch is so only when the batch is its own, or not at all', async () => {
+    await using db = await open()
+    await using worker = await db.connect()
+    await using operator = await db.connect()
+    await batchesWaiting(db, 1)
+    await db.query(`select pgq_coop.register_subconsumer('q', 'c', 'w')`)
+    await worker.exec('begin')
+    const batch = await next(worker, 'w')
+    const { result } = await waiting(
+      db,
+      await backend(operator),
+      one(operator, `select pgq.unregister_consumer('q', 'c.w') as n`),
+    )
+    expect(await finishAs(worker, batch, 'w')).toBe(1)
+    await worker.exec('commit')
+    expect(await result).toEqual({ n: 1 })
+    expect(await next(db, 'other')).toBeNull()
+  })
+
   it('a dead worker that finishes late, from its own session, is told that its batch was taken over', async () => {
     await using db = await open()
     await using slow = await db.connect()

@@ -54,6 +54,17 @@ describe.each(databases)('wipe on $name', ({ open }) => {
     expect(await insertEvent(db, 'a', {})).toBe(1n)
   })
 
+  it('ends the captures of its queues: the tables stay, and can be written to', async () => {
+    await using db = await open()
+    await createQueue(db, 'q')
+    await db.exec(`create table mine (id int primary key); select pgq.capture('mine', 'q')`)
+    expect(await wipe(db)).toEqual([
+      { kind: 'capture', queue: 'q', name: 'public.mine' },
+      { kind: 'queue', queue: 'q', name: 'q' },
+    ])
+    await db.exec('insert into mine values (1)')
+  })
+
   it('is refused in a protected database, as is whatever destroys, unless the database is named', async () => {
     await using db = await open()
     const name = await filled(db)
