@@ -36,6 +36,10 @@ export interface QueueEvent {
   readonly extra4: string | null
 }
 
+/** The columns of a QueueEvent, in SQL over what the batch functions return. */
+export const eventColumns = `ev_id as id, ev_time as time, ev_txid as txid, coalesce(ev_retry, 0) as retry, ev_type as type,
+  ev_data as data, ev_extra1 as extra1, ev_extra2 as extra2, ev_extra3 as extra3, ev_extra4 as extra4`
+
 /** Opens a consumer's next batch, or gives the one that it has open. An open batch stays so until it is finished.
  *
  * @returns undefined when there is nothing to do yet. A batch may be empty; it must be finished all the same
@@ -63,13 +67,7 @@ export async function nextBatch(
  * @throws BatchNotFoundError (PQ003)
  * @remarks Takes no locks beyond those of reading. Needs pgq_reader. */
 export function batchEvents(db: Connectable, batch: bigint): Promise<QueueEvent[]> {
-  return rows<QueueEvent & Record<string, unknown>>(
-    db,
-    `select ev_id as id, ev_time as time, ev_txid as txid, coalesce(ev_retry, 0) as retry, ev_type as type, ev_data as data,
-            ev_extra1 as extra1, ev_extra2 as extra2, ev_extra3 as extra3, ev_extra4 as extra4
-       from pgq.get_batch_events($1)`,
-    [batch],
-  )
+  return rows<QueueEvent & Record<string, unknown>>(db, `select ${eventColumns} from pgq.get_batch_events($1)`, [batch])
 }
 
 /** Has an event of an open batch delivered again, to this consumer alone, by the ticker's maintenance.

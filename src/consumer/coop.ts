@@ -2,7 +2,7 @@ import { rows, value } from '../db/call.ts'
 import type { Connectable } from '../db/open.ts'
 import { SkytoolsError } from '../errors.ts'
 import { duration, type Interval } from '../queue/interval.ts'
-import type { BatchOptions, QueueEvent } from './batch.ts'
+import { type BatchOptions, eventColumns, type QueueEvent } from './batch.ts'
 
 export interface CoopOptions extends BatchOptions {
   /** A worker without a sign of life for this long is dead: its batch goes to another one. */
@@ -78,13 +78,9 @@ export async function nextPartition(
  * @throws BatchNotFoundError (PQ003)
  * @remarks Needs pgq_reader. */
 export function coopBatchEvents(db: Connectable, batch: bigint): Promise<QueueEvent[]> {
-  return rows<QueueEvent & Record<string, unknown>>(
-    db,
-    `select ev_id as id, ev_time as time, ev_txid as txid, coalesce(ev_retry, 0) as retry, ev_type as type, ev_data as data,
-            ev_extra1 as extra1, ev_extra2 as extra2, ev_extra3 as extra3, ev_extra4 as extra4
-       from pgq_coop.get_batch_events($1)`,
-    [batch],
-  )
+  return rows<QueueEvent & Record<string, unknown>>(db, `select ${eventColumns} from pgq_coop.get_batch_events($1)`, [
+    batch,
+  ])
 }
 
 /** Says that a worker which has a batch open is slow, not dead.

@@ -1,4 +1,4 @@
-import { type Batch, finishBatch, nextBatch, type QueueEvent } from '../consumer/batch.ts'
+import { type Batch, eventColumns, finishBatch, nextBatch, type QueueEvent } from '../consumer/batch.ts'
 import { rows, value } from '../db/call.ts'
 import type { Db } from '../db/db.ts'
 import { insertEvents } from '../queue/events.ts'
@@ -60,8 +60,6 @@ function within(move: Move): Promise<MovedBatch | undefined> {
   })
 }
 
-const columns = `ev_id as id, ev_time as time, ev_txid as txid, ev_retry as retry, ev_type as type, ev_data as data,
-  ev_extra1 as extra1, ev_extra2 as extra2, ev_extra3 as extra3, ev_extra4 as extra4`
 const cursor = 'skytools_moved'
 
 async function copy(move: Move, batch: Batch, reader: Db, writer: Db): Promise<Map<string, number>> {
@@ -69,7 +67,7 @@ async function copy(move: Move, batch: Batch, reader: Db, writer: Db): Promise<M
   const counts = new Map<string, number>()
   let part = await rows<QueueEvent & Record<string, unknown>>(
     reader,
-    `select ${columns} from pgq.get_batch_cursor($1, $2, $3)`,
+    `select ${eventColumns} from pgq.get_batch_cursor($1, $2, $3)`,
     [batch.id, cursor, chunk],
   )
   for (;;) {
