@@ -168,9 +168,10 @@ begin
             ('insert_event(queue_name text, ev_type text, ev_data text, ev_extra1 text, ev_extra2 text, ev_extra3 text, ev_extra4 text)',
              'bigint', '', e'begin\n', '', 'queue_name',
              'return pgq.event_%s_insert(' || v_arguments || 'ev_extra1, ev_extra2, ev_extra3, ev_extra4);'),
-            -- The ids are gathered in memory before they are returned: work_mem of the usual 4 MB would hold some 80,000.
+            -- The ids are gathered in memory before they are returned: work_mem of the usual 4 MB would hold some 80,000. And a
+            -- plan of its own for each call would copy the arrays into the plan.
             ('insert_events(queue text, types text[], datas text[], extra1 text[] default null, extra2 text[] default null, '
-             'extra3 text[] default null, extra4 text[] default null)', 'setof bigint', $$set work_mem = '64MB'$$,
+             'extra3 text[] default null, extra4 text[] default null)', 'setof bigint', $$set work_mem = '64MB' set plan_cache_mode = 'force_generic_plan'$$,
              e'declare\n    v_first bigint;\n    v_last bigint;\n    v_ids bigint[];\nbegin\n'
              '    perform pgq._check_arrays(queue, types, datas, extra1, extra2, extra3, extra4);\n',
              e'    if v_ids is not null then\n        return query select unnest(v_ids);\n        return;\n'
