@@ -15,17 +15,18 @@ Runs random schedules against the model until the time is up; prints the seed of
   --server V          server binaries from npm (default 18), or pglite
   --database-url URL  a database that has pgq already, instead`
 
-const schedulesPerRound = 50
+/** A backend keeps the code of each queue that it has used: each round gets new ones. */
+const schedulesPerRound = 20
 
-/** How to open connections to a database with pgq in it, and how to be rid of it. */
+/** How to open connections to a database with pgq in it, to end them, and to be rid of the database. */
 async function place(
   version: string,
   url: string | undefined,
-): Promise<{ open(): Promise<Db>; remove(): Promise<void> }> {
+): Promise<{ open(): Promise<Db>; disconnect(): Promise<void>; remove(): Promise<void> }> {
   if (version === 'pglite') {
     const db = await openDb(undefined)
     await db.exec(await bundleSql())
-    return { open: async () => db, remove: () => db.close() }
+    return { open: async () => db, disconnect: async () => undefined, remove: () => db.close() }
   }
   let server: Server | undefined
   if (url === undefined) server = await startServer(version === '14' ? 14 : 18)
@@ -36,11 +37,15 @@ async function place(
     clients.push(client)
     return toDb(client)
   }
+  const disconnect = async (): Promise<void> => {
+    await Promise.all(clients.splice(0).map((client) => client.end()))
+  }
   if (server) await (await open()).exec(await bundleSql())
   return {
     open,
+    disconnect,
     async remove() {
-      await Promise.all(clients.map((client) => client.end()))
+      await disconnect()
       await server?.remove()
     },
   }
@@ -61,12 +66,12 @@ async function soak(): Promise<number> {
     return values.help ? 0 : 2
   }
   const end = Date.now() + Number(values.minutes) * 60_000
-  const { open, remove } = await place(values.server, values['database-url'])
-  const arena = await openArena(open, values.server === 'pglite' ? 'pglite' : 'server')
+  const { open, disconnect, remove } = await place(values.server, values['database-url'])
   let seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31))
   let total = 0
   try {
     for (; Date.now() < end; seed++) {
+      const arena = await openArena(open, values.server === 'pglite' ? 'pglite' : 'server')
       const property = fc.asyncProperty(schedule, (steps) => runSchedule(arena, steps))
       // A failed schedule leaves its connections in the middle of something: the first counterexample is the one to read.
       const result = await fc.check(property, { seed, numRuns: schedulesPerRound, endOnFailure: true })
@@ -78,6 +83,7 @@ async function soak(): Promise<number> {
         return 1
       }
       process.stdout.write(`seed ${seed}: ${total} schedules, ${JSON.stringify(Object.fromEntries(arena.seen))}\n`)
+      await disconnect()
     }
     return 0
   } finally {

@@ -6,7 +6,9 @@ import { type Step, schedule } from './schedule.ts'
 
 // SKYTOOLS_SEED=… repeats a run, SKYTOOLS_SCHEDULES=… asks for more of them on each server.
 const seed = Number(process.env.SKYTOOLS_SEED ?? Math.floor(Math.random() * 2 ** 31))
-const schedules = Number(process.env.SKYTOOLS_SCHEDULES ?? 140)
+const schedules = Number(process.env.SKYTOOLS_SCHEDULES ?? 60)
+/** A backend keeps the code of each queue that it has used: with hundreds behind it, it slows down. */
+const schedulesPerDatabase = 10
 
 async function arenaOf(db: TestDb, kind: 'pglite' | 'server'): Promise<Arena> {
   return openArena(() => (kind === 'pglite' ? Promise.resolve(db) : db.connect()), kind)
@@ -16,22 +18,26 @@ describe.each(databases)('random interleavings on $name', ({ kind, open }) => {
   const runs = kind === 'pglite' ? Math.ceil(schedules / 4) : schedules
 
   it(`deliver each committed event once to each consumer (seed ${seed}, ${runs} schedules)`, {
-    timeout: 600_000,
+    timeout: 60_000 + runs * 10_000,
   }, async () => {
-    await using db = await open()
-    const arena = await arenaOf(db, kind)
-    await fc.assert(
-      fc.asyncProperty(schedule, (steps: Step[]) => runSchedule(arena, steps)),
-      { seed, numRuns: runs, interruptAfterTimeLimit: 540_000, markInterruptAsFailure: false },
-    )
-    const seen = (what: string): number => arena.seen.get(what) ?? 0
+    const seen = new Map<string, number>()
+    for (let done = 0; done < runs; done += schedulesPerDatabase) {
+      await using db = await open()
+      const arena = await arenaOf(db, kind)
+      await fc.assert(
+        fc.asyncProperty(schedule, (steps: Step[]) => runSchedule(arena, steps)),
+        { seed: seed + done, numRuns: Math.min(schedulesPerDatabase, runs - done) },
+      )
+      for (const [what, times] of arena.seen) seen.set(what, (seen.get(what) ?? 0) + times)
+    }
+    const times = (what: string): number => seen.get(what) ?? 0
     // A schedule in which nothing happens proves nothing. Transactions of other databases hold rotation up.
-    expect(seen('event')).toBeGreaterThan(runs * 5)
-    expect(seen('finish')).toBeGreaterThan(runs * 3)
-    expect(seen('truncated')).toBeGreaterThanOrEqual(Math.floor(runs / 20))
-    expect(seen('moved')).toBeGreaterThan(0)
-    expect(seen('cooperative batch')).toBeGreaterThan(runs)
-    if (kind === 'server') expect(seen('blocked')).toBeGreaterThan(0)
+    expect(times('event')).toBeGreaterThan(runs * 5)
+    expect(times('finish')).toBeGreaterThan(runs * 3)
+    expect(times('truncated')).toBeGreaterThanOrEqual(Math.floor(runs / 20))
+    expect(times('moved')).toBeGreaterThan(0)
+    expect(times('cooperative batch')).toBeGreaterThan(runs)
+    if (kind === 'server') expect(times('blocked')).toBeGreaterThan(0)
   })
 })
 
