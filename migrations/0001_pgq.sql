@@ -4317,6 +4317,54 @@ language sql as $$
     select pgq.set_queue_config(i_queue_name, 'ticker_paused', 'false')
 $$;
 
+-- What a consumer fails at now, so that whoever looks sees why nothing moves. A row comes with the first failure and goes
+-- with the next success: no traffic here while all is well.
+create table pgq.consumer_failure (
+    sub_key     integer not null,
+    attempts    integer not null,
+    first_time  timestamptz not null default now(),
+    last_time   timestamptz not null default now(),
+    error       text,
+    constraint consumer_failure_pkey primary key (sub_key),
+    constraint consumer_failure_sub_fkey foreign key (sub_key) references pgq.subscriber (sub_key) on delete cascade
+);
+comment on table pgq.consumer_failure is 'Subscriptions whose batch fails: see pgq.note_failure()';
+
+-- pgq.note_failure(i_queue_name, i_consumer_name, i_error) -> integer
+-- Note that the batch of a consumer has failed again. Not in the batch's own transaction, which is rolled back.
+-- i_consumer_name a cooperative worker is <consumer>.<subconsumer>
+-- i_error    why, for people; null: not known
+-- returns    how often in a row
+-- raises     PQ002  not subscribed
+-- runs as    owner
+create or replace function pgq.note_failure(i_queue_name text, i_consumer_name text, i_error text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_attempts integer;
+begin
+    insert into pgq.consumer_failure as f (sub_key, attempts, error)
+    values (pgq._subscription_key(i_queue_name, i_consumer_name), 1, i_error)
+    on conflict (sub_key) do update set attempts = f.attempts + 1, last_time = now(), error = excluded.error
+    returning attempts into v_attempts;
+    return v_attempts;
+end $$;
+
+-- pgq.clear_failure(i_queue_name, i_consumer_name) -> integer
+-- Note that a consumer gets on again.
+-- i_consumer_name a cooperative worker is <consumer>.<subconsumer>
+-- returns    how often its batch had failed in a row: 0 when it had not
+-- raises     PQ002  not subscribed
+-- runs as    owner
+create or replace function pgq.clear_failure(i_queue_name text, i_consumer_name text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_attempts integer;
+begin
+    delete from pgq.consumer_failure f where f.sub_key = pgq._subscription_key(i_queue_name, i_consumer_name)
+    returning f.attempts into v_attempts;
+    return coalesce(v_attempts, 0);
+end $$;
+
 -- Moving a consumer to another place in its queue. A tick exists as long as the events after it do: rotation drops both.
 
 -- pgq.seek_consumer(i_queue_name, i_consumer_name, i_tick_id) -> bigint
@@ -4895,7 +4943,7 @@ create or replace function pgq.maint_tables_to_vacuum() returns setof text
 language sql as $$
     select n.nspname || '.' || c.relname
       from (values ('pgq', 'subscriber'), ('pgq', 'position_epoch'), ('pgq', 'consumer'), ('pgq', 'queue'), ('pgq', 'tick'),
-                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
+                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq', 'consumer_failure'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
                    ('pgq_ext', 'completed_event'), ('pgq_ext', 'partial_batch'), ('pgq_node', 'local_state'),
                    ('londiste', 'seq_info'), ('txid', 'epoch'), ('londiste', 'completed')) as v (schema, name)
       join pg_catalog.pg_namespace n on n.nspname = v.schema
@@ -5134,7 +5182,7 @@ begin
     grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
-            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter, pgq.consumer_failure to %I', v_role);
         end if;
     end loop;
     if pg_catalog.to_regrole('pgq_admin') is not null then
@@ -5162,7 +5210,7 @@ begin
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
                batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
-               pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
+               pause_consumer,resume_consumer,seek_consumer,note_failure,clear_failure}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
@@ -6407,6 +6455,10 @@ comment on function pgq.pause_queue(text) is
     'Stop the ticks of a queue';
 comment on function pgq.resume_queue(text) is
     'Let a paused queue tick again';
+comment on function pgq.note_failure(text, text, text) is
+    'Note that the batch of a consumer has failed again';
+comment on function pgq.clear_failure(text, text) is
+    'Note that a consumer gets on again';
 comment on function pgq.seek_consumer(text, text, int8) is
     'Move a consumer to a tick, back or forward';
 comment on function pgq.seek_consumer(text, text, timestamptz) is

@@ -274,6 +274,10 @@ comment on function pgq.pause_queue(text) is
     'Stop the ticks of a queue';
 comment on function pgq.resume_queue(text) is
     'Let a paused queue tick again';
+comment on function pgq.note_failure(text, text, text) is
+    'Note that the batch of a consumer has failed again';
+comment on function pgq.clear_failure(text, text) is
+    'Note that a consumer gets on again';
 comment on function pgq.seek_consumer(text, text, int8) is
     'Move a consumer to a tick, back or forward';
 comment on function pgq.seek_consumer(text, text, timestamptz) is

@@ -47,6 +47,11 @@ const names = {
   PQ061: 'NoRouteError',
   PQ065: 'ValueInvalidError',
   PQ066: 'RowInvalidError',
+  PQ070: 'EventInvalidError',
+  PQ071: 'EventTypeUnknownError',
+  PQ072: 'HandlerTimeoutError',
+  PQ073: 'TransactionOverError',
+  PQ074: 'ConsumerOptionError',
   PQ085: 'QueueNeverEmptyError',
 } as const
 

@@ -21,6 +21,7 @@ export {
   refreshCapture,
   uncapture,
 } from './capture/capture.ts'
+export type { Backoff } from './consumer/backoff.ts'
 export {
   type Batch,
   type BatchOptions,
@@ -48,6 +49,7 @@ export {
   touchBatch,
   unregisterWorker,
 } from './consumer/coop.ts'
+export { type Consumer, type ConsumerStats, createConsumer } from './consumer/create.ts'
 export {
   buryEvent,
   type DeadLetter,
@@ -56,6 +58,19 @@ export {
   purgeDeadLetters,
   replayDeadLetters,
 } from './consumer/dead-letter.ts'
+export { on } from './consumer/on.ts'
+export type {
+  ConsumerListeners,
+  ConsumerOptions,
+  CoopWorker,
+  EventContext,
+  EventHandler,
+  EventsContext,
+  EventsHandler,
+  HandledBatch,
+  HandlerContext,
+  RetryOptions,
+} from './consumer/options.ts'
 export { pauseConsumer, resumeConsumer, seekConsumer } from './consumer/seek.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'

@@ -51,6 +51,11 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ061: 'No route fits an event',
   PQ065: 'A value in the rows of a batch does not fit its column.',
   PQ066: 'A row of a batch lacks a column, or has one too many.',
+  PQ070: 'The data of an event is not what the schema of its handler asks for',
+  PQ071: 'A consumer has no handler for events of this type',
+  PQ072: 'A handler took longer than it may',
+  PQ073: 'A handler used its transaction after that had ended: it does not wait for its own work, or timed out',
+  PQ074: 'The options of a consumer contradict each other, or are out of range',
   PQ085: 'A queue does not become empty, in a test: its handler puts in as much as it takes out',
 }
 

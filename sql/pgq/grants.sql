@@ -10,7 +10,7 @@ begin
     grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
-            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter to %I', v_role);
+            execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter, pgq.consumer_failure to %I', v_role);
         end if;
     end loop;
     if pg_catalog.to_regrole('pgq_admin') is not null then
@@ -38,7 +38,7 @@ begin
             ('{register_consumer,register_consumer_at,unregister_consumer,force_tick,next_batch,next_batch_info,next_batch_custom,
                find_tick_helper,_event_table,get_batch_info,get_batch_events,get_batch_json,get_batch_cursor,batch_event_sql,
                batch_event_tables,_open_batch,_batch_query,_find_batch,event_retry,batch_retry,event_dead,finish_batch,
-               pause_consumer,resume_consumer,seek_consumer}', '{pgq_reader}'),
+               pause_consumer,resume_consumer,seek_consumer,note_failure,clear_failure}', '{pgq_reader}'),
             -- administration is the rest, and this one
             ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)

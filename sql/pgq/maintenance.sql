@@ -6,7 +6,7 @@ create or replace function pgq.maint_tables_to_vacuum() returns setof text
 language sql as $$
     select n.nspname || '.' || c.relname
       from (values ('pgq', 'subscriber'), ('pgq', 'position_epoch'), ('pgq', 'consumer'), ('pgq', 'queue'), ('pgq', 'tick'),
-                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
+                   ('pgq', 'retry_queue'), ('pgq', 'delayed_event'), ('pgq', 'event_key'), ('pgq', 'dead_letter'), ('pgq', 'consumer_failure'), ('pgq_ext', 'completed_tick'), ('pgq_ext', 'completed_batch'),
                    ('pgq_ext', 'completed_event'), ('pgq_ext', 'partial_batch'), ('pgq_node', 'local_state'),
                    ('londiste', 'seq_info'), ('txid', 'epoch'), ('londiste', 'completed')) as v (schema, name)
       join pg_catalog.pg_namespace n on n.nspname = v.schema

@@ -15,6 +15,8 @@ export interface ExecOptions {
 /** A database, whichever driver reaches it. int8 is bigint; interval and date are text. */
 export interface Db {
   readonly kind: 'pg' | 'pglite'
+  /** Whether it has several connections, so that something else can be done during a transaction. */
+  readonly pooled: boolean
   /** One statement, with parameters. */
   query<R extends Row = Row>(sql: string, params?: readonly unknown[]): Promise<R[]>
   /** Any number of statements, without parameters. */

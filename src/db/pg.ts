@@ -10,8 +10,8 @@ interface QueryRequest {
   types?: { getTypeParser(oid: number, format?: 'text' | 'binary'): TypeParser }
 }
 interface Emitter {
-  on(event: 'notice', listener: (notice: object) => void): unknown
-  removeListener(event: 'notice', listener: (notice: object) => void): unknown
+  on(event: 'notice' | 'error', listener: (what: object) => void): unknown
+  removeListener(event: 'notice' | 'error', listener: (what: object) => void): unknown
 }
 
 /** What we use of a `pg` Client. */
@@ -55,6 +55,8 @@ export function pgDb(source: PgPool | PgClient, defaults: DefaultParser, close?:
 function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise<void>): Db {
   const withClient = async <T>(work: (db: Db) => Promise<T>): Promise<T> => {
     const client = await pool.connect()
+    // When the connection breaks, the statement under way, or the next one, tells: the event must not end the process.
+    client.on('error', ignore)
     let failure: unknown
     try {
       return await work(clientDb(client, types, close))
@@ -62,12 +64,14 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
       failure = error
       throw error
     } finally {
+      client.removeListener('error', ignore)
       // A connection that is still in a transaction after a failure must not go back to the pool.
       client.release(failure !== undefined && client.getTransactionStatus?.() !== 'I')
     }
   }
   return {
     kind: 'pg',
+    pooled: true,
     query: (sql, params) => withClient((db) => db.query(sql, params)),
     exec: (sql, options) => withClient((db) => db.exec(sql, options)),
     copyIn: (target, chunks) => withClient((db) => db.copyIn(target, chunks)),
@@ -75,6 +79,8 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
     close,
   }
 }
+
+const ignore = () => undefined
 
 function clientDb(client: PgClient, types: QueryRequest['types'], close: () => Promise<void>, depth = 0): Db {
   let last: Promise<unknown> = Promise.resolve()
@@ -96,6 +102,7 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
   }
   return {
     kind: 'pg',
+    pooled: false,
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
       const { rows } = await client.query({ text: sql, values: [...params], ...(types && { types }) })
       return rows as R[]

@@ -46,6 +46,7 @@ function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth:
 function statements(target: PgliteTransaction, close: () => Promise<void>): Omit<Db, 'transaction'> {
   return {
     kind: 'pglite',
+    pooled: false,
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
       const { rows } = await target.query(sql, [...params], options)
       return rows as R[]

@@ -1,5 +1,6 @@
-import { type Batch, eventColumns, finishBatch, nextBatch, type QueueEvent } from '../consumer/batch.ts'
-import { rows, value } from '../db/call.ts'
+import { type Batch, finishBatch, nextBatch, type QueueEvent } from '../consumer/batch.ts'
+import { readBatch } from '../consumer/read.ts'
+import { value } from '../db/call.ts'
 import type { Db } from '../db/db.ts'
 import { insertEvents } from '../queue/events.ts'
 import type { MoverConfig } from './config.ts'
@@ -60,33 +61,15 @@ function within(move: Move): Promise<MovedBatch | undefined> {
   })
 }
 
-const cursor = 'skytools_moved'
-
 async function copy(move: Move, batch: Batch, reader: Db, writer: Db): Promise<Map<string, number>> {
-  const { chunk } = move.config
   const counts = new Map<string, number>()
-  let part = await rows<QueueEvent & Record<string, unknown>>(
-    reader,
-    `select ${eventColumns} from pgq.get_batch_cursor($1, $2, $3)`,
-    [batch.id, cursor, chunk],
-  )
-  for (;;) {
+  for await (const part of readBatch(reader, batch.id, move.config.chunk)) {
     for (const [queue, events] of byDestination(move, part)) {
       await insertEvents(writer, queue, events)
       counts.set(queue, (counts.get(queue) ?? 0) + events.length)
     }
-    if (part.length < chunk) break
-    part = (await rows<Record<string, unknown>>(reader, `fetch ${chunk} from ${cursor}`)).map(fromRow)
   }
-  await reader.exec(`close ${cursor}`)
   return counts
-}
-
-/** A row as FETCH gives it: a cursor's columns cannot be renamed. */
-function fromRow(row: Record<string, unknown>): QueueEvent & Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(row).map(([column, field]) => [column.slice('ev_'.length), field]),
-  ) as QueueEvent & Record<string, unknown>
 }
 
 function byDestination({ router, origin, config }: Move, events: readonly QueueEvent[]): Map<string, QueueEvent[]> {

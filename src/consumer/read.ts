@@ -1,0 +1,38 @@
+import { rows } from '../db/call.ts'
+import type { Db, Row } from '../db/db.ts'
+import { eventColumns, type QueueEvent } from './batch.ts'
+
+const cursor = 'skytools_batch'
+
+/** The events of an open batch, so many at a time, through a cursor of the transaction: a batch of any size fits into
+ * memory. The next part is on its way while the last one is handled. */
+export async function* readBatch(tx: Db, batch: bigint, size: number): AsyncGenerator<QueueEvent[]> {
+  let part = await rows<QueueEvent & Row>(tx, `select ${eventColumns} from pgq.get_batch_cursor($1, $2, $3)`, [
+    batch,
+    cursor,
+    size,
+  ])
+  while (part.length === size) {
+    const next = rows<Row>(tx, `fetch ${size} from ${cursor}`)
+    // When the handler fails first, nobody waits for it.
+    next.catch(() => undefined)
+    yield part
+    part = (await next).map(fromRow)
+  }
+  if (part.length > 0) yield part
+}
+
+function fromRow(row: Row): QueueEvent & Row {
+  return {
+    id: row.ev_id as bigint,
+    time: row.ev_time as Date,
+    txid: row.ev_txid as bigint,
+    retry: (row.ev_retry as number | null) ?? 0,
+    type: row.ev_type as string | null,
+    data: row.ev_data as string | null,
+    extra1: row.ev_extra1 as string | null,
+    extra2: row.ev_extra2 as string | null,
+    extra3: row.ev_extra3 as string | null,
+    extra4: row.ev_extra4 as string | null,
+  }
+}
