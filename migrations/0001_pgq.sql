@@ -1134,6 +1134,143 @@ end $$;
 create trigger write_subscription instead of insert or update or delete on pgq.subscription
     for each row execute function pgq._write_subscription();
 
+-- Wake-up: a queue that has it on does not wait to be polled. Its producers notify the ticker when they commit (channel
+-- pgq_insert), and its ticks notify the consumers (channel pgq_tick); the payload is the queue's id. One transaction notifies
+-- once, however many events it inserts.
+-- NOTIFY takes a lock that all databases of a cluster share while its transaction commits, so that commits with it are made one after the
+-- other. A ticker that is woken too often therefore says that it looks by itself for a while (pgq.wakeup_state), and the
+-- producers save theirs. As a prepared transaction cannot notify, queues that are written to by PREPARE TRANSACTION leave it off.
+create table pgq.queue_option (
+    queue_id  integer not null,
+    wakeup    boolean not null default false,
+    constraint queue_option_pkey primary key (queue_id),
+    constraint queue_option_queue_fkey foreign key (queue_id) references pgq.queue (queue_id) on delete cascade
+);
+comment on table pgq.queue_option is 'Settings of queues beyond those of pgq.queue: see pgq.set_wakeup()';
+
+-- 1: producers notify, 2: the ticker looks by itself. A sequence, because what it holds is seen at once by all, and costs no
+-- dead rows.
+create sequence pgq.wakeup_state maxvalue 2 cycle;
+comment on sequence pgq.wakeup_state is '1: producers notify the ticker; 2: it looks by itself';
+
+-- pgq.set_wakeup(i_queue_name, i_enabled) -> integer
+-- Have the producers of a queue wake the ticker and its ticks wake the consumers, so that an event is on its way within
+-- milliseconds; or no longer. Without a listening ticker it changes nothing but the cost of NOTIFY.
+-- returns    1 changed, 0 it was so already
+-- raises     PQ001  no such queue
+-- raises     PQ008  i_enabled is null
+-- locks      the queue's row; a transaction that inserts just now may still act by the old setting
+-- runs as    owner
+create or replace function pgq.set_wakeup(i_queue_name text, i_enabled boolean) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+begin
+    if i_enabled is null then
+        raise exception 'Invalid NULL value: wake-up of queue %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ008', hint = format('select pgq.set_wakeup(%L, true)', i_queue_name);
+    end if;
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name for no key update;
+    if not found then
+        raise exception 'No such event queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    insert into pgq.queue_option as o (queue_id, wakeup) values (v_queue.queue_id, i_enabled)
+    on conflict (queue_id) do update set wakeup = excluded.wakeup where o.wakeup <> excluded.wakeup;
+    if not found then
+        return 0;
+    end if;
+    perform pgq._make_queue_code(v_queue);
+    return 1;
+end $$;
+
+-- pgq._wakes(i_queue_id) -> boolean
+-- Whether a queue has wake-up on.
+-- runs as    caller, within a security definer function
+create or replace function pgq._wakes(i_queue_id integer) returns boolean
+language sql stable as $$
+    select exists (select from pgq.queue_option o where o.queue_id = i_queue_id and o.wakeup)
+$$;
+
+-- pgq.wakeup_polling(i_polling) -> void
+-- A ticker says whether it looks for events by itself, so that producers need not notify. What was inserted before the
+-- change may still be without a notification when it commits: go on looking until those transactions have ended.
+-- runs as    owner
+create or replace function pgq.wakeup_polling(i_polling boolean) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select pg_catalog.setval('pgq.wakeup_state', case when i_polling then 2 else 1 end)
+$$;
+
+-- pgq.tick_now(i_queue_name) -> bigint
+-- Make a tick for one queue whatever its settings, if there are committed events that no tick covers yet.
+-- returns    the tick's id; null when there is nothing to tick, or the queue is ticked from elsewhere, or paused
+-- raises     PQ001  no such queue
+-- raises     PQ011, 40001  as pgq.ticker(text)
+-- locks      as pgq.ticker(text)
+-- runs as    owner
+create or replace function pgq.tick_now(i_queue_name text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue pgq.queue;
+begin
+    select * into v_queue from pgq.queue q where q.queue_name = i_queue_name;
+    if not found then
+        raise exception 'no such queue: %', coalesce(i_queue_name, 'NULL')
+            using errcode = 'PQ001', hint = 'queues there are: select queue_name from pgq.queue';
+    end if;
+    if v_queue.queue_external_ticker or v_queue.queue_ticker_paused then
+        return null;
+    end if;
+    perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
+    if not pgq._has_new_events(v_queue.queue_id) then
+        return null;
+    end if;
+    return pgq._tick(v_queue.queue_id, true);
+end $$;
+
+-- pgq.tick_new() -> integer
+-- Make ticks for all queues that have wake-up on and committed events that no tick covers yet.
+-- returns    how many queues got one
+-- raises     PQ011, 40001  as pgq.ticker(text)
+-- locks      as pgq.ticker(); a queue that another ticker is just ticking is left to it
+-- runs as    owner
+create or replace function pgq.tick_new() returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_queue_id integer;
+    v_count integer := 0;
+begin
+    for v_queue_id in
+        select q.queue_id from pgq.queue_option o join pgq.queue q on q.queue_id = o.queue_id
+         where o.wakeup and not q.queue_external_ticker and not q.queue_ticker_paused
+         order by q.queue_id
+    loop
+        if pg_try_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue_id)
+           and pgq._has_new_events(v_queue_id) and pgq._tick(v_queue_id, true) is not null then
+            v_count := v_count + 1;
+        end if;
+    end loop;
+    return v_count;
+end $$;
+
+-- pgq._has_new_events(i_queue_id) -> boolean
+-- Whether there are committed events that the queue's newest tick does not cover.
+-- runs as    caller, within a security definer function
+create or replace function pgq._has_new_events(i_queue_id integer) returns boolean
+language plpgsql as $$
+declare
+    v_snapshot txid_snapshot;
+    v_newer boolean;
+begin
+    select t.tick_snapshot into v_snapshot from pgq.tick t where t.tick_queue = i_queue_id
+     order by t.tick_queue desc, t.tick_id desc limit 1;
+    if not found then
+        return true;
+    end if;
+    execute format('select pgq.event_%s_newer($1)', i_queue_id) into v_newer using v_snapshot;
+    return coalesce(v_newer, false);
+end $$;
+
 -- Code that is generated for each queue: it inserts statically into the queue's current table, so its plan is cached, and
 -- holds no check that the queue's settings do not ask for. Made anew whenever the row in pgq.queue changes. As functions
 -- are found by the newest catalog, not by the transaction's snapshot, an old REPEATABLE READ transaction, too, inserts
@@ -1157,7 +1294,8 @@ $$;
 
 -- pgq._make_queue_code(i_queue) -> void
 -- Write the functions of one queue: event_<id>_insert() inserts an event, event_<id>_insert_many() as many as its arrays
--- hold; event_<id>_slot() tells the current table's number; event_<id>_admit(count) does too, after the checks that so many
+-- hold; event_<id>_slot() tells the current table's number;
+-- event_<id>_newer(snapshot) whether there are committed events that a tick with that snapshot does not cover; event_<id>_admit(count) does too, after the checks that so many
 -- more events ask for: bulk writers call it, then insert into that table themselves.
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
@@ -1188,6 +1326,14 @@ begin
             i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
     end if;
 
+    if pgq._wakes(i_queue.queue_id) then
+        -- Null as long as nobody has set it.
+        v_checks := v_checks || format($part$
+    if pg_sequence_last_value('pgq.wakeup_state') is distinct from 2 then
+        perform pg_notify('pgq_insert', '%s');
+    end if;$part$, i_queue.queue_id);
+    end if;
+
     for v_function in
         select * from (values
             ('slot()', 'integer language sql', format('select %s', i_queue.queue_cur_table)),
@@ -1195,6 +1341,23 @@ begin
              case when v_checks = '' then 'integer language sql' else 'integer language plpgsql' end,
              case when v_checks = '' then format('select %s', i_queue.queue_cur_table)
                   else format(e'\ndeclare\n    v_count bigint;\nbegin%s\n    return %s;\nend ', v_checks, i_queue.queue_cur_table) end),
+            -- By the indexes alone, whatever the statistics say: the newest event, then those of transactions open at the tick.
+            ('newer(i_snapshot txid_snapshot)', 'boolean language plpgsql set enable_seqscan = off', format($body$
+declare
+    v_open bigint[];
+begin
+    if greatest((select e.ev_txid from pgq.event_%1$s_0 e order by e.ev_txid desc limit 1),
+                (select e.ev_txid from pgq.event_%1$s_1 e order by e.ev_txid desc limit 1),
+                (select e.ev_txid from pgq.event_%1$s_2 e order by e.ev_txid desc limit 1)) >= txid_snapshot_xmax(i_snapshot) then
+        return true;
+    elsif txid_snapshot_xmin(i_snapshot) = txid_snapshot_xmax(i_snapshot) then
+        return false;
+    end if;
+    v_open := array(select txid_snapshot_xip(i_snapshot));
+    return exists (select from pgq.event_%1$s_0 e where e.ev_txid = any (v_open))
+        or exists (select from pgq.event_%1$s_1 e where e.ev_txid = any (v_open))
+        or exists (select from pgq.event_%1$s_2 e where e.ev_txid = any (v_open));
+end $body$, i_queue.queue_id)),
             ('insert(i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text, '
              'i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)',
              'bigint language plpgsql',
@@ -1258,7 +1421,8 @@ language sql stable as $$
     select p.oid::pg_catalog.regprocedure from pg_catalog.pg_proc p
      where p.pronamespace = 'pgq'::pg_catalog.regnamespace
        and p.proname = any (array[pg_catalog.format('event_%s_slot', i_queue_id), pg_catalog.format('event_%s_admit', i_queue_id),
-                                  pg_catalog.format('event_%s_insert', i_queue_id), pg_catalog.format('event_%s_insert_many', i_queue_id)])
+                                  pg_catalog.format('event_%s_insert', i_queue_id), pg_catalog.format('event_%s_insert_many', i_queue_id),
+                                  pg_catalog.format('event_%s_newer', i_queue_id)])
 $$;
 
 -- pgq._name_tree(i_names, i_ids, i_variable, i_call, i_low, i_high) -> text
@@ -4484,13 +4648,14 @@ language sql as $$
       from (select pg_catalog.txid_current() as own, pg_catalog.txid_current_snapshot() as now) s
 $$;
 
--- pgq._tick(i_queue_id) -> bigint
--- Make a tick if it is still due; the caller holds the queue's ticker lock.
+-- pgq._tick(i_queue_id, i_now) -> bigint
+-- Make a tick if it is still due; the caller holds the queue's ticker lock. Wakes the consumers where they ask for that.
+-- i_now      due or not
 -- returns    the tick's id; null when it is not due any more, or the queue is just being dropped or rotated
 -- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
 -- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
 -- runs as    caller, within a security definer function
-create or replace function pgq._tick(i_queue_id integer) returns bigint
+create or replace function pgq._tick(i_queue_id integer, i_now boolean) returns bigint
 language plpgsql as $$
 declare
     v_queue pgq.queue;
@@ -4499,9 +4664,11 @@ declare
     v_tick_id bigint;
     v_fixed boolean := current_setting('transaction_isolation') in ('repeatable read', 'serializable');
 begin
-    perform 1 from pgq._ticks_due(i_queue_id);
-    if not found then
-        return null;
+    if not i_now then
+        perform 1 from pgq._ticks_due(i_queue_id);
+        if not found then
+            return null;
+        end if;
     end if;
     -- Whoever drops or rotates the queue just now must not hold up the ticks of all others: it gets its tick the next time.
     select * into v_queue from pgq.queue q where q.queue_id = i_queue_id for key share skip locked;
@@ -4536,6 +4703,9 @@ begin
     if v_fixed then
         perform pgq.seq_setval(format('pgq.event_%s_tick_seq', i_queue_id), v_tick_id);
     end if;
+    if pgq._wakes(i_queue_id) then
+        perform pg_notify('pgq_tick', i_queue_id::text);
+    end if;
     return v_tick_id;
 end $$;
 
@@ -4554,7 +4724,7 @@ declare
 begin
     for v_queue_id in select * from pgq._ticks_due(null) loop
         if pg_try_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue_id) then
-            if pgq._tick(v_queue_id) is not null then
+            if pgq._tick(v_queue_id, false) is not null then
                 v_count := v_count + 1;
             end if;
         end if;
@@ -4594,7 +4764,7 @@ begin
         return null;
     end if;
     perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
-    return pgq._tick(v_queue.queue_id);
+    return pgq._tick(v_queue.queue_id, false);
 end $$;
 
 -- pgq.ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq) -> bigint
@@ -5179,7 +5349,7 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table, pgq.queue_option to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
             execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter, pgq.consumer_failure to %I', v_role);
@@ -5195,7 +5365,7 @@ begin
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
                     when p.proname ~ '^trigger_[0-9]+_' then '{public}'
-                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit', 'event\_%\_newer']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values
@@ -6235,6 +6405,18 @@ comment on function pgq.maint_rotate_positions() is
     'Go over to the empty slot of the position log and take along the subscriptions that stayed in the oldest one';
 comment on function pgq._write_subscription() is
     'INSERT, UPDATE and DELETE on the view pgq.subscription';
+comment on function pgq.set_wakeup(text, bool) is
+    'Have the producers of a queue wake the ticker and its ticks wake the consumers, so that an event is on its way within milliseconds; or no longer';
+comment on function pgq._wakes(int4) is
+    'Whether a queue has wake-up on';
+comment on function pgq.wakeup_polling(bool) is
+    'A ticker says whether it looks for events by itself, so that producers need not notify';
+comment on function pgq.tick_now(text) is
+    'Make a tick for one queue whatever its settings, if there are committed events that no tick covers yet';
+comment on function pgq.tick_new() is
+    'Make ticks for all queues that have wake-up on and committed events that no tick covers yet';
+comment on function pgq._has_new_events(int4) is
+    'Whether there are committed events that the queue''s newest tick does not cover';
 comment on function pgq._event_table(int4, int4) is
     'The name of a queue''s data table';
 comment on function pgq._event_seq(int4) is
@@ -6469,7 +6651,7 @@ comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
 comment on function pgq._tick_snapshot() is
     'The snapshot for a tick';
-comment on function pgq._tick(int4) is
+comment on function pgq._tick(int4, bool) is
     'Make a tick if it is still due; the caller holds the queue''s ticker lock';
 comment on function pgq.ticker() is
     'Make a tick for every queue that is due; queues with an external ticker, or paused, are left out';

@@ -135,7 +135,7 @@ const yesNo = (text: string) => {
 }
 const interval = (text: string) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : text)
 
-/** By their names in pgq.queue. */
+/** By their names in pgq.queue and pgq.queue_option. */
 const settingsByName: Readonly<Record<string, Setting>> = {
   ticker_max_count: { key: 'tickerMaxCount', read: whole },
   ticker_max_lag: { key: 'tickerMaxLag', read: interval },
@@ -144,6 +144,7 @@ const settingsByName: Readonly<Record<string, Setting>> = {
   rotation_period: { key: 'rotationPeriod', read: interval },
   external_ticker: { key: 'externalTicker', read: yesNo },
   disable_insert: { key: 'disableInsert', read: yesNo },
+  wakeup: { key: 'wakeup', read: yesNo },
   per_tx_limit: { key: 'perTransactionLimit', read: (text) => (text === 'none' ? null : whole(text)) },
 }
 

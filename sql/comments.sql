@@ -54,6 +54,18 @@ comment on function pgq.maint_rotate_positions() is
     'Go over to the empty slot of the position log and take along the subscriptions that stayed in the oldest one';
 comment on function pgq._write_subscription() is
     'INSERT, UPDATE and DELETE on the view pgq.subscription';
+comment on function pgq.set_wakeup(text, bool) is
+    'Have the producers of a queue wake the ticker and its ticks wake the consumers, so that an event is on its way within milliseconds; or no longer';
+comment on function pgq._wakes(int4) is
+    'Whether a queue has wake-up on';
+comment on function pgq.wakeup_polling(bool) is
+    'A ticker says whether it looks for events by itself, so that producers need not notify';
+comment on function pgq.tick_now(text) is
+    'Make a tick for one queue whatever its settings, if there are committed events that no tick covers yet';
+comment on function pgq.tick_new() is
+    'Make ticks for all queues that have wake-up on and committed events that no tick covers yet';
+comment on function pgq._has_new_events(int4) is
+    'Whether there are committed events that the queue''s newest tick does not cover';
 comment on function pgq._event_table(int4, int4) is
     'The name of a queue''s data table';
 comment on function pgq._event_seq(int4) is
@@ -288,7 +300,7 @@ comment on function pgq._ticks_due(int4) is
     'The queues for which a tick is due now';
 comment on function pgq._tick_snapshot() is
     'The snapshot for a tick';
-comment on function pgq._tick(int4) is
+comment on function pgq._tick(int4, bool) is
     'Make a tick if it is still due; the caller holds the queue''s ticker lock';
 comment on function pgq.ticker() is
     'Make a tick for every queue that is due; queues with an external ticker, or paused, are left out';

@@ -21,7 +21,8 @@ $$;
 
 -- pgq._make_queue_code(i_queue) -> void
 -- Write the functions of one queue: event_<id>_insert() inserts an event, event_<id>_insert_many() as many as its arrays
--- hold; event_<id>_slot() tells the current table's number; event_<id>_admit(count) does too, after the checks that so many
+-- hold; event_<id>_slot() tells the current table's number;
+-- event_<id>_newer(snapshot) whether there are committed events that a tick with that snapshot does not cover; event_<id>_admit(count) does too, after the checks that so many
 -- more events ask for: bulk writers call it, then insert into that table themselves.
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
@@ -52,6 +53,14 @@ begin
             i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
     end if;
 
+    if pgq._wakes(i_queue.queue_id) then
+        -- Null as long as nobody has set it.
+        v_checks := v_checks || format($part$
+    if pg_sequence_last_value('pgq.wakeup_state') is distinct from 2 then
+        perform pg_notify('pgq_insert', '%s');
+    end if;$part$, i_queue.queue_id);
+    end if;
+
     for v_function in
         select * from (values
             ('slot()', 'integer language sql', format('select %s', i_queue.queue_cur_table)),
@@ -59,6 +68,23 @@ begin
              case when v_checks = '' then 'integer language sql' else 'integer language plpgsql' end,
              case when v_checks = '' then format('select %s', i_queue.queue_cur_table)
                   else format(e'\ndeclare\n    v_count bigint;\nbegin%s\n    return %s;\nend ', v_checks, i_queue.queue_cur_table) end),
+            -- By the indexes alone, whatever the statistics say: the newest event, then those of transactions open at the tick.
+            ('newer(i_snapshot txid_snapshot)', 'boolean language plpgsql set enable_seqscan = off', format($body$
+declare
+    v_open bigint[];
+begin
+    if greatest((select e.ev_txid from pgq.event_%1$s_0 e order by e.ev_txid desc limit 1),
+                (select e.ev_txid from pgq.event_%1$s_1 e order by e.ev_txid desc limit 1),
+                (select e.ev_txid from pgq.event_%1$s_2 e order by e.ev_txid desc limit 1)) >= txid_snapshot_xmax(i_snapshot) then
+        return true;
+    elsif txid_snapshot_xmin(i_snapshot) = txid_snapshot_xmax(i_snapshot) then
+        return false;
+    end if;
+    v_open := array(select txid_snapshot_xip(i_snapshot));
+    return exists (select from pgq.event_%1$s_0 e where e.ev_txid = any (v_open))
+        or exists (select from pgq.event_%1$s_1 e where e.ev_txid = any (v_open))
+        or exists (select from pgq.event_%1$s_2 e where e.ev_txid = any (v_open));
+end $body$, i_queue.queue_id)),
             ('insert(i_ev_id bigint, i_ev_time timestamptz, i_ev_owner integer, i_ev_retry integer, i_ev_type text, i_ev_data text, '
              'i_ev_extra1 text, i_ev_extra2 text, i_ev_extra3 text, i_ev_extra4 text)',
              'bigint language plpgsql',
@@ -122,7 +148,8 @@ language sql stable as $$
     select p.oid::pg_catalog.regprocedure from pg_catalog.pg_proc p
      where p.pronamespace = 'pgq'::pg_catalog.regnamespace
        and p.proname = any (array[pg_catalog.format('event_%s_slot', i_queue_id), pg_catalog.format('event_%s_admit', i_queue_id),
-                                  pg_catalog.format('event_%s_insert', i_queue_id), pg_catalog.format('event_%s_insert_many', i_queue_id)])
+                                  pg_catalog.format('event_%s_insert', i_queue_id), pg_catalog.format('event_%s_insert_many', i_queue_id),
+                                  pg_catalog.format('event_%s_newer', i_queue_id)])
 $$;
 
 -- pgq._name_tree(i_names, i_ids, i_variable, i_call, i_low, i_high) -> text

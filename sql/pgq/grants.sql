@@ -7,7 +7,7 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table, pgq.queue_option to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
             execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter, pgq.consumer_failure to %I', v_role);
@@ -23,7 +23,7 @@ begin
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
                     when p.proname ~ '^trigger_[0-9]+_' then '{public}'
-                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit']) then '{}'
+                    when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit', 'event\_%\_newer']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
           left join (values

@@ -45,13 +45,14 @@ language sql as $$
       from (select pg_catalog.txid_current() as own, pg_catalog.txid_current_snapshot() as now) s
 $$;
 
--- pgq._tick(i_queue_id) -> bigint
--- Make a tick if it is still due; the caller holds the queue's ticker lock.
+-- pgq._tick(i_queue_id, i_now) -> bigint
+-- Make a tick if it is still due; the caller holds the queue's ticker lock. Wakes the consumers where they ask for that.
+-- i_now      due or not
 -- returns    the tick's id; null when it is not due any more, or the queue is just being dropped or rotated
 -- raises     PQ011  transaction ids have gone back: the database was restored into a younger cluster
 -- raises     40001  under REPEATABLE READ and SERIALIZABLE, when there is a tick newer than the snapshot
 -- runs as    caller, within a security definer function
-create or replace function pgq._tick(i_queue_id integer) returns bigint
+create or replace function pgq._tick(i_queue_id integer, i_now boolean) returns bigint
 language plpgsql as $$
 declare
     v_queue pgq.queue;
@@ -60,9 +61,11 @@ declare
     v_tick_id bigint;
     v_fixed boolean := current_setting('transaction_isolation') in ('repeatable read', 'serializable');
 begin
-    perform 1 from pgq._ticks_due(i_queue_id);
-    if not found then
-        return null;
+    if not i_now then
+        perform 1 from pgq._ticks_due(i_queue_id);
+        if not found then
+            return null;
+        end if;
     end if;
     -- Whoever drops or rotates the queue just now must not hold up the ticks of all others: it gets its tick the next time.
     select * into v_queue from pgq.queue q where q.queue_id = i_queue_id for key share skip locked;
@@ -97,6 +100,9 @@ begin
     if v_fixed then
         perform pgq.seq_setval(format('pgq.event_%s_tick_seq', i_queue_id), v_tick_id);
     end if;
+    if pgq._wakes(i_queue_id) then
+        perform pg_notify('pgq_tick', i_queue_id::text);
+    end if;
     return v_tick_id;
 end $$;
 
@@ -115,7 +121,7 @@ declare
 begin
     for v_queue_id in select * from pgq._ticks_due(null) loop
         if pg_try_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue_id) then
-            if pgq._tick(v_queue_id) is not null then
+            if pgq._tick(v_queue_id, false) is not null then
                 v_count := v_count + 1;
             end if;
         end if;
@@ -155,7 +161,7 @@ begin
         return null;
     end if;
     perform pg_advisory_xact_lock('pgq.tick'::regclass::oid::bigint::integer, v_queue.queue_id);
-    return pgq._tick(v_queue.queue_id);
+    return pgq._tick(v_queue.queue_id, false);
 end $$;
 
 -- pgq.ticker(i_queue_name, i_tick_id, i_orig_timestamp, i_event_seq) -> bigint

@@ -40,6 +40,14 @@ export interface QueueEvent {
 export const eventColumns = `ev_id as id, ev_time as time, ev_txid as txid, coalesce(ev_retry, 0) as retry, ev_type as type,
   ev_data as data, ev_extra1 as extra1, ev_extra2 as extra2, ev_extra3 as extra3, ev_extra4 as extra4`
 
+/** The columns of a Batch, in SQL over what `pgq.next_batch_custom()` returns, and the arguments of that. */
+export const batchColumns = `batch_id as id, cur_tick_id as tick, prev_tick_id as "previousTick", cur_tick_time as "tickTime",
+  prev_tick_time as "previousTickTime"`
+export function nextBatchArguments(queue: string, consumer: string, options: BatchOptions): unknown[] {
+  const interval = (given: Interval | undefined) => (given === undefined ? null : duration(given))
+  return [queue, consumer, interval(options.minLag), options.minCount ?? null, interval(options.minInterval)]
+}
+
 /** Opens a consumer's next batch, or gives the one that it has open. An open batch stays so until it is finished.
  *
  * @returns undefined when there is nothing to do yet. A batch may be empty; it must be finished all the same
@@ -51,13 +59,10 @@ export async function nextBatch(
   consumer: string,
   options: BatchOptions = {},
 ): Promise<Batch | undefined> {
-  const interval = (given: Interval | undefined) => (given === undefined ? null : duration(given))
   const [batch] = await rows<{ [K in keyof Batch]: Batch[K] | null }>(
     db,
-    `select batch_id as id, cur_tick_id as tick, prev_tick_id as "previousTick", cur_tick_time as "tickTime",
-            prev_tick_time as "previousTickTime"
-       from pgq.next_batch_custom($1, $2, $3, $4, $5)`,
-    [queue, consumer, interval(options.minLag), options.minCount ?? null, interval(options.minInterval)],
+    `select ${batchColumns} from pgq.next_batch_custom($1, $2, $3, $4, $5)`,
+    nextBatchArguments(queue, consumer, options),
   )
   return batch && batch.id !== null ? (batch as Batch) : undefined
 }

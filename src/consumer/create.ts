@@ -1,5 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import { value } from '../db/call.ts'
+import { type Bell, bell } from '../db/bell.ts'
+import { rows, value } from '../db/call.ts'
+import { prepared } from '../db/db.ts'
 import { connectionLost, transient } from '../db/lost.ts'
 import { toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
@@ -47,7 +48,7 @@ const fatal = ['PQ001', 'PQ002', 'PQ035', 'PQ042']
 export function createConsumer(options: ConsumerOptions & ConsumerListeners): Consumer {
   const config = settings(options)
   const { queue, consumer, coop } = config
-  const db = toDb(options.db)
+  const db = options.prepare === false ? toDb(options.db) : prepared(toDb(options.db))
   const { onBatch, onError } = options
   const subscription = coop ? `${consumer}.${coop.worker}` : consumer
   const counts = { batches: 0, events: 0, retries: 0, dead: 0 }
@@ -114,6 +115,19 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
     }
   }
 
+  /** Ticks of the queue ring, where it has wake-up on; where nothing can be heard, the consumer only polls. */
+  const hear = async (ticked: Bell): Promise<() => Promise<void>> => {
+    const nothing = async () => undefined
+    if (!config.listen || (db.kind === 'pg' && !db.pooled)) return nothing
+    const [found] = await rows<{ id: number }>(db, 'select queue_id as id from pgq.queue where queue_name = $1', [
+      queue,
+    ])
+    const ring = (payload: string | undefined) => {
+      if (payload === undefined || payload === String(found?.id)) ticked.ring()
+    }
+    return db.listen('pgq_tick', ring).catch(() => nothing)
+  }
+
   const run = async (signal: AbortSignal): Promise<void> => {
     const stop = new AbortController()
     let late: NodeJS.Timeout | undefined
@@ -122,11 +136,15 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
       late = setTimeout(() => stop.abort(reason), config.drain * 1000)
     }
     signal.addEventListener('abort', drain, { once: true })
-    const rest = (seconds: number) => delay(seconds * 1000, undefined, { signal }).catch(() => undefined)
+    const ticked = bell()
+    let deaf: (() => Promise<void>) | undefined
     try {
       while (!signal.aborted) {
         try {
-          if (!(await step(stop.signal))) await rest(config.poll)
+          ticked.clear()
+          if (await step(stop.signal)) continue
+          deaf ??= await hear(ticked)
+          await ticked.wait(config.poll, signal)
         } catch (error) {
           // The same error out of a handler is the handler's.
           if (!opened && error instanceof SkytoolsError && fatal.includes(error.code)) throw error
@@ -134,12 +152,13 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
           await failed(error)
           const after = pause(config.backoff, failures)
           onError?.(error, after)
-          await rest(after)
+          await bell().wait(after, signal)
         }
       }
     } finally {
       clearTimeout(late)
       signal.removeEventListener('abort', drain)
+      await deaf?.()
       if (coop) await unregisterWorker(db, queue, consumer, coop.worker).catch(() => undefined)
     }
   }

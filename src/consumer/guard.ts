@@ -31,9 +31,9 @@ export function guard(tx: Db, undoable: boolean): Guard {
   }
   const db: Db = {
     ...tx,
-    query: async (sql, params) => {
+    query: async (sql, params, options = {}) => {
       await ready()
-      return tx.query(sql, params)
+      return tx.query(sql, params, options)
     },
     exec: async (sql, options) => {
       await ready()

@@ -76,6 +76,11 @@ export interface ConsumerOptions extends BatchOptions {
   readonly timeout?: number | undefined
   /** Seconds between looks for a batch while there is none; default 0.5. */
   readonly poll?: number | undefined
+  /** Is told of ticks where the queue has wake-up on, by one connection of the pool that all its consumers share; default
+   * true. False where notifications do not come through, as behind a pooler of transactions. */
+  readonly listen?: boolean | undefined
+  /** Prepares its statements; default true. False behind a pooler of transactions that knows no prepared statements. */
+  readonly prepare?: boolean | undefined
   /** Seconds that the batch in hand has to end after the signal; then it is rolled back, to come again. Default 30. */
   readonly drain?: number | undefined
   readonly retry?: RetryOptions | undefined
@@ -142,6 +147,7 @@ export function settings(options: ConsumerOptions) {
     ...{ queue: options.queue, consumer: options.consumer, handler, handlers, batchHandler },
     ...{ transactional, concurrency, chunk, poll, drain, batchAttempts, timeout },
     register: options.register ?? true,
+    listen: options.listen ?? true,
     batch: { minLag: options.minLag, minCount: options.minCount, minInterval: options.minInterval },
     retry: { ...options.retry, limit: options.retry?.limit ?? 10 },
     backoff: { max: 60, ...options.backoff },

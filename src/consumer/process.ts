@@ -10,7 +10,7 @@ import { guard } from './guard.ts'
 import { withinLimits } from './limits.ts'
 import { byType } from './on.ts'
 import type { ConsumerListeners, EventHandler, EventsHandler, HandledBatch, Settings } from './options.ts'
-import { readBatch } from './read.ts'
+import { openBatch, readBatch } from './read.ts'
 
 export interface Work {
   readonly db: Db
@@ -43,24 +43,27 @@ export function processBatch(work: Work): Promise<HandledBatch | undefined> {
       const batch = await open(db, settings)
       if (!batch) return undefined
       onOpen?.(batch)
-      return settings.transactional ? db.transaction((tx) => handle(work, tx, batch)) : handleOutside(work, batch)
+      return settings.transactional
+        ? db.transaction((tx) => handle(work, tx, batch, readBatch(tx, batch.id, settings.chunk)))
+        : handleOutside(work, batch)
     }
     return db.transaction(async (tx) => {
-      const batch = await open(tx, settings)
-      if (batch) onOpen?.(batch)
-      return batch && handle(work, tx, batch)
+      const opened = await openBatch(tx, settings.queue, settings.consumer, settings.batch, settings.chunk)
+      if (!opened) return undefined
+      onOpen?.(opened.batch)
+      return handle(work, tx, opened.batch, opened.parts)
     })
   })
 }
 
-async function handle(work: Work, tx: Db, batch: Batch): Promise<HandledBatch> {
+async function handle(work: Work, tx: Db, batch: Batch, parts: AsyncGenerator<QueueEvent[]>): Promise<HandledBatch> {
   const { settings } = work
   // A statement that hangs in the handler's name would hold up the rollback too.
   if (settings.timeout !== undefined)
     await tx.query(`select set_config('statement_timeout', $1, true)`, [`${Math.ceil(settings.timeout * 1000)}`])
   const step = stepOf(work)
   const counts = { events: 0, retries: 0, dead: 0 }
-  for await (const events of readBatch(tx, batch.id, settings.chunk)) {
+  for await (const events of parts) {
     counts.events += events.length
     add(counts, await settle(tx, batch, await step(tx, batch, events)))
   }

@@ -1,17 +1,52 @@
 import { rows } from '../db/call.ts'
 import type { Db, Row } from '../db/db.ts'
-import { eventColumns, type QueueEvent } from './batch.ts'
+import {
+  type Batch,
+  type BatchOptions,
+  batchColumns,
+  eventColumns,
+  nextBatchArguments,
+  type QueueEvent,
+} from './batch.ts'
 
 const cursor = 'skytools_batch'
 
 /** The events of an open batch, so many at a time, through a cursor of the transaction: a batch of any size fits into
  * memory. The next part is on its way while the last one is handled. */
 export async function* readBatch(tx: Db, batch: bigint, size: number): AsyncGenerator<QueueEvent[]> {
-  let part = await rows<QueueEvent & Row>(tx, `select ${eventColumns} from pgq.get_batch_cursor($1, $2, $3)`, [
-    batch,
-    cursor,
+  yield* readFrom(
+    tx,
+    await rows<QueueEvent & Row>(tx, `select ${eventColumns} from pgq.get_batch_cursor($1, '${cursor}', $2)`, [
+      batch,
+      size,
+    ]),
     size,
-  ])
+  )
+}
+
+/** Opens a consumer's next batch, and reads from it, in one go: an event is on its way to its handler one round trip sooner. */
+export async function openBatch(
+  tx: Db,
+  queue: string,
+  consumer: string,
+  options: BatchOptions,
+  size: number,
+): Promise<{ readonly batch: Batch; readonly parts: AsyncGenerator<QueueEvent[]> } | undefined> {
+  const found = await rows<Row>(
+    tx,
+    `select b.*, e.* from (select ${batchColumns} from pgq.next_batch_custom($1, $2, $3, $4, $5)) b
+       left join lateral pgq.get_batch_cursor(b.id, '${cursor}', $6) e on true`,
+    [...nextBatchArguments(queue, consumer, options), size],
+  )
+  const [row] = found
+  if (!row || row.id === null) return undefined
+  const { id, tick, previousTick, tickTime, previousTickTime } = row as unknown as Batch
+  const first = row.ev_id === null ? [] : found.map(fromRow)
+  return { batch: { id, tick, previousTick, tickTime, previousTickTime }, parts: readFrom(tx, first, size) }
+}
+
+async function* readFrom(tx: Db, first: QueueEvent[], size: number): AsyncGenerator<QueueEvent[]> {
+  let part = first
   while (part.length === size) {
     const next = rows<Row>(tx, `fetch ${size} from ${cursor}`)
     // When the handler fails first, nobody waits for it.

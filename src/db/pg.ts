@@ -1,17 +1,30 @@
+import { createHash } from 'node:crypto'
 import { Readable, type Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { from as copyFrom } from 'pg-copy-streams'
-import { type Db, type ExecOptions, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
+import {
+  type Db,
+  type ExecOptions,
+  inSavepoint,
+  parseBigints,
+  type QueryOptions,
+  type Row,
+  refuseListen,
+  toNotice,
+} from './db.ts'
+import { clientListen, poolListener } from './listen.ts'
 
 type TypeParser = (value: string) => unknown
 interface QueryRequest {
   text: string
+  name?: string
   values?: unknown[]
   types?: { getTypeParser(oid: number, format?: 'text' | 'binary'): TypeParser }
 }
+type Event = 'notice' | 'error' | 'notification' | 'end'
 interface Emitter {
-  on(event: 'notice' | 'error', listener: (what: object) => void): unknown
-  removeListener(event: 'notice' | 'error', listener: (what: object) => void): unknown
+  on(event: Event, listener: (what: object) => void): unknown
+  removeListener(event: Event, listener: (what: object) => void): unknown
 }
 
 /** What we use of a `pg` Client. */
@@ -23,6 +36,7 @@ export interface PgClient extends Emitter {
 /** What we use of a `pg` Pool. */
 export interface PgPool {
   readonly totalCount: number
+  readonly options?: { readonly max?: number }
   connect(): Promise<PgClient & { release(destroy?: boolean | Error): void }>
   end(): Promise<void>
 }
@@ -71,20 +85,44 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
   }
   return {
     kind: 'pg',
-    pooled: true,
-    query: (sql, params) => withClient((db) => db.query(sql, params)),
+    pooled: (pool.options?.max ?? 10) > 1,
+    listen: (channel, handler) => poolListener(pool).listen(channel, handler),
+    query: (sql, params, options) => withClient((db) => db.query(sql, params, options)),
     exec: (sql, options) => withClient((db) => db.exec(sql, options)),
     copyIn: (target, chunks) => withClient((db) => db.copyIn(target, chunks)),
     transaction: (work) => withClient((db) => db.transaction(work)),
-    close,
+    async close() {
+      await poolListener(pool).end()
+      await close()
+    },
   }
 }
 
 const ignore = () => undefined
 
+const turns = new WeakMap<PgClient, Promise<unknown>>()
+
+/** A client does one thing at a time: what is asked meanwhile waits here. */
+function inTurn<T>(client: PgClient, work: () => Promise<T>): Promise<T> {
+  const turn = (turns.get(client) ?? Promise.resolve()).then(work)
+  turns.set(client, turn.catch(ignore))
+  return turn
+}
+
+const names = new Map<string, string>()
+
+/** A name for a prepared statement: the same for the same text, whichever copy of skytools prepares it. */
+function nameOf(sql: string): string {
+  const known = names.get(sql)
+  if (known) return known
+  const name = `skytools_${createHash('md5').update(sql).digest('hex')}`
+  names.set(sql, name)
+  return name
+}
+
 function clientDb(client: PgClient, types: QueryRequest['types'], close: () => Promise<void>, depth = 0): Db {
   let last: Promise<unknown> = Promise.resolve()
-  const run = (sql: string) => client.query({ text: sql })
+  const run = (sql: string) => inTurn(client, () => client.query({ text: sql }))
   const transaction = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
     const inner = clientDb(client, types, close, depth + 1)
     // The caller may have begun a transaction on this client: then ours is a savepoint inside it.
@@ -103,13 +141,16 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
   return {
     kind: 'pg',
     pooled: false,
-    async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
-      const { rows } = await client.query({ text: sql, values: [...params], ...(types && { types }) })
+    listen: depth > 0 ? refuseListen : (channel, handler) => clientListen(client, channel, handler),
+    async query<R extends Row>(sql: string, params: readonly unknown[] = [], { prepare }: QueryOptions = {}) {
+      const name = prepare ? { name: nameOf(sql) } : {}
+      const request = { text: sql, values: [...params], ...name, ...(types && { types }) }
+      const { rows } = await inTurn(client, () => client.query(request))
       return rows as R[]
     },
     exec: (sql, options) => listening(client, options, () => run(sql)),
     async copyIn(target, chunks) {
-      await pipeline(Readable.from(chunks), client.query(copyFrom(`copy ${target} from stdin`)))
+      await inTurn(client, () => pipeline(Readable.from(chunks), client.query(copyFrom(`copy ${target} from stdin`))))
     },
     // One client has one transaction at a time: those that start meanwhile wait.
     transaction(work) {

@@ -1,4 +1,4 @@
-import { type Db, inSavepoint, parseBigints, type Row, toNotice } from './db.ts'
+import { type Db, inSavepoint, parseBigints, type Row, refuseListen, toNotice } from './db.ts'
 
 interface QueryOptions {
   parsers?: Record<number, (value: string) => unknown>
@@ -14,6 +14,7 @@ export interface PgliteTransaction {
 /** What we use of a PGlite. */
 export interface Pglite extends PgliteTransaction {
   transaction<T>(work: (tx: PgliteTransaction) => Promise<T>): Promise<T>
+  listen(channel: string, callback: (payload: string) => void): Promise<() => Promise<void>>
   readonly waitReady: Promise<void>
 }
 
@@ -27,6 +28,7 @@ export function isPglite(value: object): value is Pglite {
 export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () => undefined): Db {
   return {
     ...statements(pglite, close),
+    listen: (channel, handler) => pglite.listen(channel, handler),
     transaction: (work) => pglite.transaction((tx) => work(transactionDb(tx, close, 1))),
   }
 }
@@ -34,6 +36,7 @@ export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () =
 function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth: number): Db {
   return {
     ...statements(tx, close),
+    listen: refuseListen,
     transaction: (work) =>
       inSavepoint(
         depth,
@@ -43,7 +46,7 @@ function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth:
   }
 }
 
-function statements(target: PgliteTransaction, close: () => Promise<void>): Omit<Db, 'transaction'> {
+function statements(target: PgliteTransaction, close: () => Promise<void>): Omit<Db, 'transaction' | 'listen'> {
   return {
     kind: 'pglite',
     pooled: false,

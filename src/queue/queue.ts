@@ -43,6 +43,9 @@ export interface QueueConfig {
   readonly disableInsert?: boolean
   /** At most so many events in one transaction; null: any number. */
   readonly perTransactionLimit?: number | null
+  /** Producers wake the ticker, and ticks the consumers: milliseconds instead of a polling period. Costs a NOTIFY for each
+   * transaction that inserts; not for queues that are written to by PREPARE TRANSACTION. */
+  readonly wakeup?: boolean
 }
 
 const functionSettings = {
@@ -68,7 +71,8 @@ export function setQueueConfig(db: Connectable, queue: string, config: QueueConf
         const text = key.endsWith('Lag') || key.endsWith('Period') ? duration(setting as Interval) : String(setting)
         await tx.query('select pgq.set_queue_config($1, $2, $3)', [queue, parameter, text])
       }
-      const { disableInsert, perTransactionLimit } = config
+      const { disableInsert, perTransactionLimit, wakeup } = config
+      if (wakeup !== undefined) await tx.query('select pgq.set_wakeup($1, $2)', [queue, wakeup])
       if (disableInsert === undefined && perTransactionLimit === undefined) return
       // No function sets these two: pgq_admin updates the table.
       const [queueFound] = await tx.query(
@@ -104,6 +108,7 @@ export interface QueueInfo {
     readonly rotationPeriod: number
     readonly disableInsert: boolean
     readonly perTransactionLimit: number | null
+    readonly wakeup: boolean
   }
   /** Seconds since the newest tick. */
   readonly tickerLag: number | null
@@ -129,9 +134,11 @@ export async function queueInfo(db: Connectable, queue?: string): Promise<QueueI
             ${seconds('i.queue_ticker_idle_period')} as "tickerIdlePeriod", i.queue_ticker_paused as "tickerPaused",
             i.queue_external_ticker as "externalTicker", ${seconds('i.queue_rotation_period')} as "rotationPeriod",
             q.queue_disable_insert as "disableInsert", q.queue_per_tx_limit as "perTransactionLimit",
+            coalesce(o.wakeup, false) as wakeup,
             ${seconds('i.ticker_lag')} as "tickerLag", i.ev_per_sec as "eventsPerSecond", i.ev_new as "newEvents",
             i.last_tick_id as "lastTick"
-       from pgq.get_queue_info($1) i join pgq.queue q using (queue_name) order by i.queue_name`,
+       from pgq.get_queue_info($1) i join pgq.queue q using (queue_name)
+       left join pgq.queue_option o using (queue_id) order by i.queue_name`,
     [queue ?? null],
   )
   return found.map(
@@ -144,6 +151,7 @@ export async function queueInfo(db: Connectable, queue?: string): Promise<QueueI
       rotationPeriod,
       disableInsert,
       perTransactionLimit,
+      wakeup,
       ...state
     }) => ({
       ...state,
@@ -156,6 +164,7 @@ export async function queueInfo(db: Connectable, queue?: string): Promise<QueueI
         rotationPeriod,
         disableInsert,
         perTransactionLimit,
+        wakeup,
       },
     }),
   )

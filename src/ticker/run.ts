@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Connectable } from '../db/open.ts'
+import { prepared } from '../db/db.ts'
+import { type Connectable, toDb } from '../db/open.ts'
 import { maintain, returnRetries } from './maintain.ts'
-import { tick } from './tick.ts'
+import { tickUntil } from './wake.ts'
 
 export interface TickerOptions {
   /** Ends the ticker after what it is just doing. */
@@ -12,8 +13,14 @@ export interface TickerOptions {
   readonly retryPeriod?: number | undefined
   /** Seconds between rounds of `maintain`. */
   readonly maintenancePeriod?: number | undefined
+  /** Listens to the producers of queues that have wake-up on; default true. It takes one connection of a pool. */
+  readonly listen?: boolean | undefined
+  /** Prepares its statements; default true. False behind a pooler of transactions that knows no prepared statements. */
+  readonly prepare?: boolean | undefined
   /** Called after each round in which there was something to do. */
   readonly onWork?: ((work: TickerWork) => void) | undefined
+  /** Called after each round of ticks, also of none. */
+  readonly onRound?: (() => void) | undefined
   /** Called with what went wrong; the ticker goes on. */
   readonly onError?: ((error: unknown, what: TickerWork['what']) => void) | undefined
 }
@@ -24,36 +31,39 @@ export interface TickerWork {
   readonly count: number
 }
 
-/** Ticks, returns retries and does maintenance, each at its period, until the signal. Several tickers may run at once.
+/** Ticks, returns retries and does maintenance, each at its period, until the signal: a long VACUUM holds up no tick. Queues
+ * that have wake-up on are ticked as soon as an event is committed. Several tickers may run at once.
  *
  * @returns when the signal was given
  * @throws nothing: errors go to `onError`, and the next round tries again. Needs pgq_admin. */
-export async function runTicker(db: Connectable, options: TickerOptions): Promise<void> {
-  const { signal, onWork, onError } = options
-  const jobs = [
-    { what: 'tick', period: options.period ?? 1, run: () => tick(db), due: 0 },
-    { what: 'retry', period: options.retryPeriod ?? 30, run: () => returnRetries(db, { signal }), due: 0 },
-    {
-      what: 'maintenance',
-      period: options.maintenancePeriod ?? 120,
-      run: async () => (await maintain(db, { signal })).length,
-      due: 0,
-    },
-  ] satisfies { what: TickerWork['what']; [key: string]: unknown }[]
-  while (!signal.aborted) {
-    for (const job of jobs) {
-      if (signal.aborted || job.due > performance.now()) continue
-      job.due = performance.now() + job.period * 1000
+export async function runTicker(connection: Connectable, options: TickerOptions): Promise<void> {
+  const { signal, onWork, onError, onRound } = options
+  const db = options.prepare === false ? toDb(connection) : prepared(toDb(connection))
+  const every = async (what: TickerWork['what'], seconds: number, job: () => Promise<number>): Promise<void> => {
+    while (!signal.aborted) {
       try {
-        const count = await job.run()
-        if (count > 0) onWork?.({ what: job.what, count })
+        const count = await job()
+        if (count > 0) onWork?.({ what, count })
       } catch (error) {
-        onError?.(error, job.what)
+        onError?.(error, what)
       }
+      await sleep(seconds * 1000, undefined, { signal }).catch(ignoreAbort)
     }
-    const next = Math.min(...jobs.map(({ due }) => due)) - performance.now()
-    if (next > 0) await sleep(next, undefined, { signal }).catch(ignoreAbort)
   }
+  await Promise.all([
+    tickUntil(db, {
+      signal,
+      period: options.period ?? 1,
+      listen: options.listen ?? true,
+      onTicks: (count) => {
+        if (count > 0) onWork?.({ what: 'tick', count })
+        onRound?.()
+      },
+      onError: (error) => onError?.(error, 'tick'),
+    }),
+    every('retry', options.retryPeriod ?? 30, () => returnRetries(db, { signal })),
+    every('maintenance', options.maintenancePeriod ?? 120, async () => (await maintain(db, { signal })).length),
+  ])
 }
 
 function ignoreAbort(error: unknown): void {
