@@ -68,7 +68,7 @@ begin
     for v_object in
         select format('schema %I', n.nspname) as name from pg_namespace n where n.oid = any (v_schemas)
         union all
-        select format('function %s', p.oid::regprocedure)
+        select format('routine %s', p.oid::regprocedure)
           from pg_proc p where p.pronamespace = 'skytools'::regnamespace
         union all
         select format('table %s', c.oid::regclass)

@@ -326,6 +326,14 @@ comment on function pgq._maint_other_schemas() is
     'What cascaded queues and replication have to do, where those are installed';
 comment on function pgq.upgrade_schema() is
     'Create the roles that are missing (pgq_reader, pgq_writer, pgq_admin) and give them and PUBLIC their privileges';
+comment on procedure pgq.ticker_loop(float8, float8, float8, float8) is
+    'Tick, put back retries and do maintenance for so many seconds, committing after each step';
+comment on function pgq.schedule(float8, text) is
+    'Have pg_cron tick';
+comment on function pgq.unschedule(text) is
+    'Take the job of pgq.schedule() away';
+comment on function pgq._cron_job(text) is
+    'The name of pg_cron''s job';
 comment on function pgq.get_queue_info(text) is
     'Settings and state of queues, by name';
 comment on function pgq.get_queue_info() is

@@ -42,6 +42,7 @@ const names = {
   PQ042: 'CooperationError',
   PQ043: 'CaptureOptionError',
   PQ044: 'NotCapturableError',
+  PQ055: 'CronMissingError',
   PQ058: 'BatchTakenError',
   PQ060: 'MoverConfigError',
   PQ061: 'NoRouteError',
@@ -52,6 +53,7 @@ const names = {
   PQ072: 'HandlerTimeoutError',
   PQ073: 'TransactionOverError',
   PQ074: 'ConsumerOptionError',
+  PQ080: 'TickerConfigError',
   PQ085: 'QueueNeverEmptyError',
 } as const
 

@@ -75,8 +75,9 @@ export { pauseConsumer, resumeConsumer, seekConsumer } from './consumer/seek.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
 export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
+export type { ServeOptions } from './metrics/http.ts'
 export { createMetrics, type Metrics, type MetricsOptions } from './metrics/metrics.ts'
-export { type ServeOptions, serveMetrics } from './metrics/serve.ts'
+export { serveMetrics } from './metrics/serve.ts'
 export { type MoverConfig, type MoverOptions, moverConfig, parseMoverConfig } from './mover/config.ts'
 export { createMover, type Mover, type MoverListeners, type MoverStats } from './mover/mover.ts'
 export type { Origin } from './mover/route.ts'
@@ -113,6 +114,16 @@ export { type Activity, activity, type ConsumerActivity, type QueueActivity } fr
 export type { Finding, RetryState } from './status/findings.ts'
 export { type Status, status } from './status/status.ts'
 export { type LongTransaction, longTransactions } from './status/transactions.ts'
+export type { TickerConfig, TickerDaemonOptions } from './ticker/config.ts'
+export {
+  createTicker,
+  type TickedDatabase,
+  type Ticker,
+  type TickerListeners,
+  type TickerState,
+  type TickerStats,
+} from './ticker/daemon.ts'
 export { maintain, type Operation, returnRetries } from './ticker/maintain.ts'
 export { runTicker, type TickerOptions, type TickerWork } from './ticker/run.ts'
+export { serveHealth } from './ticker/serve.ts'
 export { tick, tickQueue } from './ticker/tick.ts'

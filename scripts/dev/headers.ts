@@ -27,7 +27,7 @@ export async function headerProblems(root: string): Promise<string[]> {
 }
 
 function functionName({ object = '' }: Statement): string {
-  return object.replace(/^function /, '').replace(/\(.*/, '')
+  return object.replace(/^(function|procedure) /, '').replace(/\(.*/, '')
 }
 
 function missing({ text }: Statement, name: string, header: string): string[] {

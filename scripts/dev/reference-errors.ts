@@ -46,6 +46,7 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ042: "Subconsumers, partitions and plain consumers are in each other's way",
   PQ043: 'An option of a capture is unknown, or its value is wrong',
   PQ044: 'Not a table that can be captured',
+  PQ055: 'The extension pg_cron is not in the database',
   PQ058: 'What is too big for one consumer has been opened by it, or reached by another one, so its ticks must stay',
   PQ060: 'The configuration of a mover or splitter is wrong',
   PQ061: 'No route fits an event',
@@ -56,6 +57,7 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ072: 'A handler took longer than it may',
   PQ073: 'A handler used its transaction after that had ended: it does not wait for its own work, or timed out',
   PQ074: 'The options of a consumer contradict each other, or are out of range',
+  PQ080: 'The configuration of a ticker is wrong',
   PQ085: 'A queue does not become empty, in a test: its handler puts in as much as it takes out',
 }
 

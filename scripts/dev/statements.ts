@@ -60,7 +60,7 @@ async function parseSql(sql: string): Promise<unknown> {
 function objectOf(kind: string, node: Node): string | undefined {
   switch (kind) {
     case 'CreateFunctionStmt':
-      return `function ${names(node.funcname)}(${inputTypes(node.parameters).join(', ')})`
+      return `${node.is_procedure ? 'procedure' : 'function'} ${names(node.funcname)}(${inputTypes(node.parameters).join(', ')})`
     case 'ViewStmt':
       return `view ${relation(node.view)}`
     case 'CreateTrigStmt':

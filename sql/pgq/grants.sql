@@ -42,15 +42,15 @@ begin
             -- administration is the rest, and this one
             ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
-         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind = 'f'
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind in ('f', 'p')
          order by p.oid
     loop
         if v_function.roles <> '{public}' then
-            execute pg_catalog.format('revoke all on function %s from public', v_function.name);
+            execute pg_catalog.format('revoke all on routine %s from public', v_function.name);
         end if;
         foreach v_role in array v_function.roles loop
             if v_role = 'public' or pg_catalog.to_regrole(v_role) is not null then
-                execute pg_catalog.format('grant execute on function %s to %s', v_function.name, v_role);
+                execute pg_catalog.format('grant execute on routine %s to %s', v_function.name, v_role);
             end if;
         end loop;
     end loop;

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { PgClient, PgPool } from './pg.ts'
+import { type PgClient, type PgPool, survive } from './pg.ts'
 
 type Handler = (payload: string | undefined) => void
 type Stop = () => Promise<void>
@@ -45,8 +45,7 @@ function makeListener(pool: PgPool) {
   const connect = async () => {
     const client = await pool.connect()
     client.on('notification', received)
-    // The event comes with its end; without a listener it would end the process.
-    client.on('error', ignore)
+    survive(client)
     client.on('end', lost)
     try {
       for (const channel of handlers.keys()) await client.query({ text: `listen ${quoted(channel)}` })

@@ -1,7 +1,7 @@
 import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import type { Db } from './db.ts'
-import { type DefaultParser, isPool, type PgClient, type PgPool, pgDb } from './pg.ts'
+import { type DefaultParser, isPool, type PgClient, type PgPool, pgDb, survive } from './pg.ts'
 import { isPglite, type Pglite, pgliteDb } from './pglite.ts'
 
 /** What every function of skytools takes as its first argument. */
@@ -44,6 +44,7 @@ export async function openDb(url: string | undefined, options: OpenOptions = {})
   })
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on('error', (error) => process.emitWarning(error))
+  pool.on('connect', (client) => survive(client as unknown as PgClient))
   try {
     const client = await pool.connect()
     client.release()

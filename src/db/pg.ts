@@ -69,8 +69,7 @@ export function pgDb(source: PgPool | PgClient, defaults: DefaultParser, close?:
 function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise<void>): Db {
   const withClient = async <T>(work: (db: Db) => Promise<T>): Promise<T> => {
     const client = await pool.connect()
-    // When the connection breaks, the statement under way, or the next one, tells: the event must not end the process.
-    client.on('error', ignore)
+    survive(client)
     let failure: unknown
     try {
       return await work(clientDb(client, types, close))
@@ -78,7 +77,6 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
       failure = error
       throw error
     } finally {
-      client.removeListener('error', ignore)
       // A connection that is still in a transaction after a failure must not go back to the pool.
       client.release(failure !== undefined && client.getTransactionStatus?.() !== 'I')
     }
@@ -99,6 +97,16 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
 }
 
 const ignore = () => undefined
+
+const surviving = new WeakSet<PgClient>()
+
+/** When a connection breaks, the statement under way, or the next one, tells: the event must not end the process, also when it
+ * comes while the pool throws the client away. */
+export function survive(client: PgClient): void {
+  if (surviving.has(client)) return
+  surviving.add(client)
+  client.on('error', ignore)
+}
 
 const turns = new WeakMap<PgClient, Promise<unknown>>()
 

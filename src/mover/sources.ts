@@ -1,6 +1,6 @@
 import { rows } from '../db/call.ts'
+import { clusterDatabases, withDatabase, withoutPassword } from '../db/cluster.ts'
 import type { Db } from '../db/db.ts'
-import { openDb } from '../db/open.ts'
 import { SkytoolsError } from '../errors.ts'
 import type { MoverConfig } from './config.ts'
 import { glob } from './route.ts'
@@ -36,25 +36,8 @@ export async function findSources(
 }
 
 async function onServer(server: string, fits: (database: string) => boolean): Promise<Source[]> {
-  const db = await openDb(server, { max: 1 })
-  try {
-    const found = await rows<{ name: string }>(
-      db,
-      'select datname as name from pg_database where not datistemplate and datallowconn order by datname',
-    )
-    return found
-      .filter(({ name }) => fits(name))
-      .map(({ name }) => {
-        // Not by URL: that has no empty host, which a socket's folder in ?host= goes with.
-        return { name, url: server.replace(/^(\w+:\/\/[^/?]*)(\/[^?]*)?/, `$1/${encodeURIComponent(name)}`) }
-      })
-  } finally {
-    await db.close()
-  }
-}
-
-export function withoutPassword(url: string): string {
-  return url.replace(/(\/\/[^:@/]*):[^@/]*@/, '$1@')
+  const names = (await clusterDatabases(server)).filter(fits)
+  return names.map((name) => ({ name, url: withDatabase(server, name) }))
 }
 
 /** A queue of a source, as long as it exists. */

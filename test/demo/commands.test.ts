@@ -70,10 +70,13 @@ describe.each(newest)('commands on $name', { timeout: 180_000 }, ({ open }) => {
     await using db = await open()
     await run('skytools.ts', ['queue', 'create', 'q', 'ticker_max_lag=0.01'], { url: db.url })
     await insertEvent(db, 'q', {})
+    let told = false
     const { code, stdout } = await run('skytools.ts', ['ticker', '--period', '0.05'], {
       url: db.url,
       onOutput: async (output, kill) => {
-        if (!output.includes('ticker started') || output.includes('stopped')) return
+        // A second signal would end it at once.
+        if (told || !output.includes('ticker started')) return
+        told = true
         while ((await queueInfo(db, 'q'))[0]?.lastTick === 1n) await new Promise((resolve) => setTimeout(resolve, 20))
         kill('SIGTERM')
       },
