@@ -50,14 +50,16 @@ end $$;
 -- runs as    caller
 create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format(e'(select not exists (select from new_rows offset 1000000)\n'
-                  '                and ((select row(%1$s) from new_rows as k) is not distinct from (select row(%1$s) from old_rows as k)))',
-                  string_agg(format('pg_catalog.array_agg(%s)', case
-                      when a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
-                          then format('k.%I', a.attname)
-                      else format('(%s) collate "C"', pgq._text_of(format('k.%I', a.attname), a.atttypid)) end), ', ' order by c.n))
-      from unnest(i_key) with ordinality c (name, n)
-      join pg_attribute a on a.attrelid = i_table and a.attname = c.name and not a.attisdropped
+    select format(e'(select a.new = a.old and a.new[1000001] is null\n'
+                  '                  from (select array(select %1$s from new_rows as k limit 1000001) as new,\n'
+                  '                               array(select %1$s from old_rows as k limit 1000001) as old) as a)',
+                  case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end)
+      from pgq._table_columns(i_table) t
+     cross join lateral (
+         select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
+                     then format('k.%I', t.name)
+                     else format('(%s) collate "C"', pgq._text_of(format('k.%I', t.name), t.type)) end) k (value)
+     where t.name = any (i_key)
 $$;
 
 -- pgq._capture_select(i_capture, i_op, i_paired) -> text
