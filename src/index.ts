@@ -73,6 +73,7 @@ export type {
 } from './consumer/options.ts'
 export { pauseConsumer, resumeConsumer, seekConsumer } from './consumer/seek.ts'
 export type { Db, ExecOptions, Notice, Row } from './db/db.ts'
+export type { DrizzleLike, KnexLike, KyselyLike, PrismaLike } from './db/foreign.ts'
 export { type Connectable, type OpenOptions, openDb, toDb } from './db/open.ts'
 export { type ErrorCode, SkytoolsError } from './errors.ts'
 export type { ServeOptions } from './metrics/http.ts'
@@ -84,6 +85,13 @@ export type { Origin } from './mover/route.ts'
 export { cancelEventAt, insertEventAt, insertEventOnce } from './queue/delayed.ts'
 export { insertEvent, insertEvents, type NewEvent } from './queue/events.ts'
 export type { Interval } from './queue/interval.ts'
+export {
+  createProducer,
+  type EventSchemas,
+  type Producer,
+  type ProducerOptions,
+  type TypedEvent,
+} from './queue/producer.ts'
 export {
   createQueue,
   type DropQueueOptions,

@@ -1,11 +1,19 @@
 import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import type { Db } from './db.ts'
+import { type Foreign, foreignDb, isForeign } from './foreign.ts'
 import { type DefaultParser, isPool, type PgClient, type PgPool, pgDb, survive } from './pg.ts'
-import { isPglite, type Pglite, pgliteDb } from './pglite.ts'
+import {
+  isPglite,
+  isPgliteTransaction,
+  type Pglite,
+  type PgliteTransaction,
+  pgliteDb,
+  pgliteTransactionDb,
+} from './pglite.ts'
 
 /** What every function of skytools takes as its first argument. */
-export type Connectable = Db | PgPool | PgClient | Pglite
+export type Connectable = Db | PgPool | PgClient | PgliteTransaction | Foreign
 
 const defaults = pg.types.getTypeParser as unknown as DefaultParser
 
@@ -17,6 +25,8 @@ function isDb(value: Connectable): value is Db {
 export function toDb(connection: Connectable): Db {
   if (isDb(connection)) return connection
   if (isPglite(connection)) return pgliteDb(connection)
+  if (isForeign(connection)) return foreignDb(connection)
+  if (isPgliteTransaction(connection)) return pgliteTransactionDb(connection)
   return pgDb(isPool(connection) ? connection : connection, defaults)
 }
 

@@ -25,6 +25,15 @@ export function isPglite(value: object): value is Pglite {
   return 'waitReady' in value && 'transaction' in value
 }
 
+/** What `pglite.transaction()` hands to its callback. */
+export function isPgliteTransaction(value: object): value is PgliteTransaction {
+  return 'exec' in value && 'rollback' in value
+}
+
+export function pgliteTransactionDb(tx: PgliteTransaction): Db {
+  return transactionDb(tx, async () => undefined, 1)
+}
+
 export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () => undefined): Db {
   return {
     ...statements(pglite, close),

@@ -8,9 +8,9 @@ import { duration, type Interval } from './interval.ts'
  * @returns a number for `cancelEventAt`; the event gets its id when it is put into the queue
  * @throws QueueNotFoundError (PQ001)
  * @remarks Needs pgq_writer. */
-export function insertEventAt(db: Connectable, queue: string, time: Date, event: NewEvent): Promise<bigint> {
+export async function insertEventAt(db: Connectable, queue: string, time: Date, event: NewEvent): Promise<bigint> {
   const params = [queue, time.toISOString(), ...fields(event)]
-  return value<bigint>(db, 'select pgq.insert_event_at($1, $2, $3, $4, $5, $6, $7, $8) as value', params)
+  return BigInt(await value<bigint>(db, 'select pgq.insert_event_at($1, $2, $3, $4, $5, $6, $7, $8) as value', params))
 }
 
 /** Withdraws an event that waits for its time.
@@ -26,7 +26,7 @@ export async function cancelEventAt(db: Connectable, queue: string, delayed: big
  * @returns the event's id; null for a duplicate
  * @throws QueueNotFoundError (PQ001), InsertDisabledError (PQ006), InvalidArgumentError (PQ008)
  * @remarks Waits while another transaction with the same key is open. Needs pgq_writer. */
-export function insertEventOnce(
+export async function insertEventOnce(
   db: Connectable,
   queue: string,
   key: string,
@@ -34,5 +34,7 @@ export function insertEventOnce(
   event: NewEvent,
 ): Promise<bigint | null> {
   const params = [queue, key, duration(window), ...fields(event)]
-  return value<bigint | null>(db, 'select pgq.insert_event_once($1, $2, $3, $4, $5, $6, $7, $8, $9) as value', params)
+  const sql = 'select pgq.insert_event_once($1, $2, $3, $4, $5, $6, $7, $8, $9) as value'
+  const id = await value<bigint | null>(db, sql, params)
+  return id === null ? null : BigInt(id)
 }

@@ -18,9 +18,10 @@ export interface NewEvent {
  * @returns the event's id
  * @throws QueueNotFoundError (PQ001), InsertDisabledError (PQ006), TransactionLimitError (PQ007)
  * @remarks Locks like a plain INSERT. Needs pgq_writer. */
-export function insertEvent(db: Connectable, queue: string, event: NewEvent): Promise<bigint> {
+export async function insertEvent(db: Connectable, queue: string, event: NewEvent): Promise<bigint> {
   const params = [queue, ...fields(event)]
-  return value<bigint>(db, 'select pgq.insert_event($1, $2, $3, $4, $5, $6, $7) as value', params)
+  // Another library's driver may give an int8 as text or as a number.
+  return BigInt(await value<bigint>(db, 'select pgq.insert_event($1, $2, $3, $4, $5, $6, $7) as value', params))
 }
 
 /** What is stored of an event, in the order of the parameters of pgq.insert_event(). */
@@ -60,7 +61,7 @@ async function insertChunk(db: Connectable | Db, queue: string, events: readonly
     'select id from pgq.insert_events($1, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) as id',
     [queue, ...fields],
   )
-  return found.map(({ id }) => id)
+  return found.map(({ id }) => BigInt(id))
 }
 
 function payload(data: unknown): string | null {
