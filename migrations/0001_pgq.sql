@@ -85,7 +85,9 @@ end $$;
 -- Changing many rows by one statement. One function writes that statement, for SQL and for the library alike.
 --
 -- Two statements that touch the same rows in different orders may deadlock, so rows are locked in the order of their keys
--- before any is changed; an INSERT ... ON CONFLICT gets its rows in that order. A merge, which also deletes rows that the source
+-- before any is changed. An UPDATE of a plain table by its unique key needs no such pass where the planner is held to the
+-- nested loop over the sorted source (skytools._batch_ordered): it meets the rows in that order by itself, and is about as fast as
+-- the fastest UPDATE that gives no guarantee. An INSERT ... ON CONFLICT gets its rows in that order. A merge, which also deletes rows that the source
 -- lacks, locks all of them first: who waits for a row lock has inserted nothing yet.
 
 -- skytools._batch_sql(i_kind, i_target, i_source, i_source_columns, i_options) -> text
@@ -93,7 +95,9 @@ end $$;
 -- i_kind     update, upsert, delete or merge
 -- i_source   a FROM item without alias: a quoted table name, '(select …)' or 'unnest($1::int[], …)'
 -- i_source_columns its columns, in order
--- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions
+-- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions;
+--            ordered: the caller runs the statement by skytools._batch_ordered(), if it begins with that word in a comment;
+--            few: there are at most some thousands of rows, from arrays; the comment says few where it may be run as it is
 -- returns    a statement that gives one row (inserted, updated, unchanged, deleted, missing, rows)
 -- raises     PQ024  an option is wrong: the key, a column, a kind of relation
 -- raises     PQ025  (by the statement) the source repeats a key, and fold is error
@@ -284,6 +288,39 @@ begin
                            else 'null::jsonb as rows' end);
     end if;
 
+    if i_kind = 'update' and (i_options->>'ordered')::boolean and v_columns <> '{}' and not v_index.nulls_equal
+       and skytools._batch_is_plain(i_target) and (v_fold <> 'error' or v_aggregates = '{}') then
+        select string_agg(format('%I = %s', c, e.new), ', '),
+               case when (i_options->>'rewrite')::boolean then ''
+                    else format(' and pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
+                                string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
+          into v_assign, v_changed
+          from unnest(v_columns) c,
+               lateral (select case when v_set ? c then format('(%s)', v_set->>c) else format('s.%I', c) end as new) e;
+        v_match := replace(v_match, ' and (select count(*) from "#r" r) = 0', '');
+        -- A repeated key, rows that are missing, rows that stay as they are: looked for only where fewer rows were updated than
+        -- the source has. One that is repeated has been updated once by then; the error takes it back.
+        -- A few rows for a table that is not small are looked up by its index in any case.
+        return case when (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024 then '/* few */' else '/* ordered */' end
+            || format($sql$ with "#s" as materialized (select * from (%s) s order by %s),
+            "#u" as (update %s t set %s from "#s" s where %s%s returning %s),
+            "#c" as materialized (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated),
+            "#m" as materialized (select case when c.updated = c.source then 0 else %s
+                (select count(*) from "#s" s where not exists (select from %s t where %s)) end as missing from "#c" c)
+            select 0::bigint as inserted, c.updated, c.source - c.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
+              from "#c" c, "#m" m$sql$,
+            skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates), v_source_order,
+            v_target, v_assign, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end,
+            case when v_fold = 'error' then format(
+                '(select count(*) * 0 from (select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s where %s group by %s having count(*) > 1 limit 1) r) x) +',
+                v_target, (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(v_key) k),
+                (select string_agg(format('s.%I is not null', k), ' and ') from unnest(v_key) k),
+                (select string_agg(format('s.%I', k), ', ') from unnest(v_key) k)) else '' end,
+            v_target, v_match,
+            case when v_returning then $rows$(select coalesce(jsonb_agg(jsonb_build_object('action', 'update', 'row', u.row)), '[]') from "#u" u)$rows$
+                 else 'null::jsonb' end);
+    end if;
+
     -- Update, delete, and insert of what is not there: row locks in key order first, then the change.
     v_lock := case
         when v_concurrency = 'lock' then ''
@@ -338,6 +375,48 @@ begin
              then format($sql$(select coalesce(jsonb_agg(jsonb_build_object('action', a.action, 'row', a.row)), '[]') from (%s) a) as rows$sql$, v_rows)
              when v_returning then $sql$'[]'::jsonb as rows$sql$
              else 'null::jsonb as rows' end);
+end $$;
+
+-- skytools._batch_is_plain(i_table) -> boolean
+-- Whether rows of a table are found by its own index alone: it is neither partitioned nor has it children, nor is it a view.
+-- runs as    caller
+create or replace function skytools._batch_is_plain(i_table regclass) returns boolean
+language sql stable as $$
+    select c.relkind = 'r' and not exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
+      from pg_catalog.pg_class c where c.oid = i_table
+$$;
+
+-- skytools._batch_arrays(i_arrays, i_table, i_target) -> text[]
+-- The values for a statement that was written some time ago, if that is still for the table that is meant.
+-- i_arrays   text of an array for each column of the source
+-- i_table    the table's name, as search_path finds it now
+-- i_target   the table for which the statement was written
+-- raises     42P01  it is another one
+-- runs as    caller
+create or replace function skytools._batch_arrays(i_arrays text[], i_table text, i_target oid) returns text[]
+language plpgsql stable as $$
+begin
+    if to_regclass(i_table) is distinct from i_target then
+        raise exception 'table % is no longer what it was', i_table
+            using errcode = 'undefined_table', hint = 'try again: it was dropped or renamed, or search_path has changed';
+    end if;
+    return i_arrays;
+end $$;
+
+-- skytools._batch_ordered(i_sql, i_arrays, i_table) -> record
+-- Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys: by a nested loop
+-- over the sorted source and the index on the key, as any other join is out of the question.
+-- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
+-- i_table    its parameter $2
+-- raises     as the statement
+-- runs as    caller
+create or replace function skytools._batch_ordered(
+    i_sql text, i_arrays text[], i_table text,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language plpgsql set jit = off set work_mem = '64MB' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off
+    set enable_bitmapscan = off as $$
+begin
+    execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
 end $$;
 
 -- skytools._batch_fold(i_target, i_source, i_source_columns, i_key, i_fold, i_order, i_aggregates) -> text
@@ -413,7 +492,9 @@ begin
             using errcode = 'PQ024', hint = 'on_missing: ignore, error, or insert for an update';
     end if;
     v_sql := skytools._batch_sql(case when i_on_missing = 'insert' then 'upsert' else i_kind end, i_target, v_source,
-                                 skytools._batch_columns(v_source), i_options);
+                                 skytools._batch_columns(v_source),
+                                 -- A query has joins of its own, which want to be planned freely.
+                                 i_options || jsonb_build_object('ordered', v_source !~ '^\(' and skytools._batch_is_plain(v_source::regclass)));
     if i_options->>'concurrency' = 'lock' then
         v_before := current_setting('lock_timeout');
         perform set_config('lock_timeout', (extract(epoch from i_timeout) * 1000)::bigint::text, true);
@@ -428,7 +509,7 @@ begin
     if i_options->>'concurrency' = 'retry' then
         loop
             begin
-                execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+                select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_run(v_sql);
                 exit;
             exception when unique_violation or deadlock_detected or serialization_failure then
                 v_try := v_try + 1;
@@ -439,11 +520,29 @@ begin
             end;
         end loop;
     else
-        execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_run(v_sql);
     end if;
     if i_on_missing = 'error' and missing > 0 then
         raise exception 'batch % of %: % of the source''s rows are not in the target', i_kind, i_target, missing
             using errcode = 'PQ026', hint = 'nothing was changed; on_missing => ''ignore'' leaves them out';
+    end if;
+end $$;
+
+-- skytools._batch_run(i_sql, i_arrays, i_table) -> record
+-- Run a statement of skytools._batch_sql(), an ordered one in the order of its keys.
+-- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
+-- i_table    its parameter $2
+-- raises     as the statement
+-- runs as    caller
+create or replace function skytools._batch_run(
+    i_sql text, i_arrays text[] default null, i_table text default null,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language plpgsql as $$
+begin
+    if i_sql like '/* ordered */%' then
+        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql, i_arrays, i_table);
+    else
+        execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
     end if;
 end $$;
 
@@ -6503,6 +6602,12 @@ comment on function skytools.refuse_protected(text, text) is
     'Refuse to destroy anything in a protected database';
 comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
     'Write the statement that changes a table by the rows of a source, and counts what it did';
+comment on function skytools._batch_is_plain(regclass) is
+    'Whether rows of a table are found by its own index alone';
+comment on function skytools._batch_arrays(text[], text, oid) is
+    'The values for a statement that was written some time ago, if that is still for the table that is meant';
+comment on function skytools._batch_ordered(text, text[], text) is
+    'Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
     'Write the query that gives each key of a source once';
 comment on function skytools._batch_type(regclass, text) is
@@ -6511,6 +6616,8 @@ comment on function skytools._refuse_repeated(text, jsonb) is
     'Stop a batch whose source has a key twice';
 comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is
     'Run the statement that skytools._batch_sql() writes, as its concurrency asks for';
+comment on function skytools._batch_run(text, text[], text) is
+    'Run a statement of skytools._batch_sql(), an ordered one in the order of its keys';
 comment on function skytools._batch_source(text) is
     'A source as a FROM item';
 comment on function skytools._batch_columns(text) is

@@ -68,8 +68,16 @@ export async function prepare(db: Db, scenario: Scenario): Promise<void> {
   await scenario.prepare(db, queue)
 }
 
-/** Replays the records while a ticker and two consumers run, and comes back when each consumer has had every event. */
-export async function replay(db: Db, scenario: Scenario, records: AsyncIterable<InputRecord>): Promise<Figures> {
+/**
+ * Replays the records while a ticker and two consumers run, and comes back when each consumer has had every event, and the
+ * queue has rotated or `patience` seconds have passed since.
+ */
+export async function replay(
+  db: Db,
+  scenario: Scenario,
+  records: AsyncIterable<InputRecord>,
+  patience = 5,
+): Promise<Figures> {
   const figures: Figures = {
     in: 0,
     transactions: 0,
@@ -88,7 +96,7 @@ export async function replay(db: Db, scenario: Scenario, records: AsyncIterable<
     await Promise.all(
       [
         produce(state, scenario, records),
-        runTicker(state),
+        runTicker(state, patience),
         consume(state, main, failingOnce(state, scenario)),
         consume(state, count, countEvents),
       ].map((job) => job.catch((error: unknown) => fail(state, error))),
@@ -139,7 +147,7 @@ async function produce(state: State, scenario: Scenario, records: AsyncIterable<
 }
 
 /** Long enough without an event for a person to wonder. */
-const patience = 15
+const eventsWithin = 15
 
 async function consume(state: State, figures: ConsumerFigures, handler: BatchHandler): Promise<void> {
   const { db, stop } = state
@@ -148,7 +156,7 @@ async function consume(state: State, figures: ConsumerFigures, handler: BatchHan
     if (!state.producing && figures.events === state.figures.in) return
     const done = await consumeBatch(db, queue, figures.name, handler)
     if (!done) {
-      if (!state.producing && state.elapsed() - lastWork > patience) throw stuck(state, figures)
+      if (!state.producing && state.elapsed() - lastWork > eventsWithin) throw stuck(state, figures)
       await sleep(50)
       continue
     }
@@ -163,7 +171,7 @@ async function consume(state: State, figures: ConsumerFigures, handler: BatchHan
 
 function stuck({ figures: { in: all, notes } }: State, { name, events }: ConsumerFigures): Error {
   const reason = notes.length > 0 ? notes.join('; ') : 'is an old transaction open in this database?'
-  return new Error(`consumer ${name} has got ${events} of ${all} events, and none for ${patience} s: ${reason}`)
+  return new Error(`consumer ${name} has got ${events} of ${all} events, and none for ${eventsWithin} s: ${reason}`)
 }
 
 /** The first event that comes fails, is put off for a second, and succeeds when it comes again. */
@@ -203,7 +211,7 @@ const countEvents: BatchHandler = async (events, { tx }) => {
 }
 
 /** A ticker for the demo's queue alone, faster than `skytools ticker`: a person waits. */
-async function runTicker(state: State): Promise<void> {
+async function runTicker(state: State, patience: number): Promise<void> {
   const { db, figures, stop } = state
   const finished = () => !state.producing && figures.consumers.every(({ events }) => events === figures.in)
   const begun = state.elapsed()
@@ -216,7 +224,7 @@ async function runTicker(state: State): Promise<void> {
     if (rotating && !figures.rotated) await rotate(state)
     if (finished()) {
       if (figures.rotated) return
-      if (state.elapsed() - Math.max(begun, figures.seconds) > 5) {
+      if (state.elapsed() - Math.max(begun, figures.seconds) > patience) {
         figures.notes.push(
           'the queue did not rotate: an old transaction is open in this cluster, or a table is being read',
         )

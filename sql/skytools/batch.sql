@@ -19,7 +19,9 @@ begin
             using errcode = 'PQ024', hint = 'on_missing: ignore, error, or insert for an update';
     end if;
     v_sql := skytools._batch_sql(case when i_on_missing = 'insert' then 'upsert' else i_kind end, i_target, v_source,
-                                 skytools._batch_columns(v_source), i_options);
+                                 skytools._batch_columns(v_source),
+                                 -- A query has joins of its own, which want to be planned freely.
+                                 i_options || jsonb_build_object('ordered', v_source !~ '^\(' and skytools._batch_is_plain(v_source::regclass)));
     if i_options->>'concurrency' = 'lock' then
         v_before := current_setting('lock_timeout');
         perform set_config('lock_timeout', (extract(epoch from i_timeout) * 1000)::bigint::text, true);
@@ -34,7 +36,7 @@ begin
     if i_options->>'concurrency' = 'retry' then
         loop
             begin
-                execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+                select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_run(v_sql);
                 exit;
             exception when unique_violation or deadlock_detected or serialization_failure then
                 v_try := v_try + 1;
@@ -45,11 +47,29 @@ begin
             end;
         end loop;
     else
-        execute v_sql into inserted, updated, unchanged, deleted, missing, rows;
+        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_run(v_sql);
     end if;
     if i_on_missing = 'error' and missing > 0 then
         raise exception 'batch % of %: % of the source''s rows are not in the target', i_kind, i_target, missing
             using errcode = 'PQ026', hint = 'nothing was changed; on_missing => ''ignore'' leaves them out';
+    end if;
+end $$;
+
+-- skytools._batch_run(i_sql, i_arrays, i_table) -> record
+-- Run a statement of skytools._batch_sql(), an ordered one in the order of its keys.
+-- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
+-- i_table    its parameter $2
+-- raises     as the statement
+-- runs as    caller
+create or replace function skytools._batch_run(
+    i_sql text, i_arrays text[] default null, i_table text default null,
+    out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
+language plpgsql as $$
+begin
+    if i_sql like '/* ordered */%' then
+        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql, i_arrays, i_table);
+    else
+        execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
     end if;
 end $$;
 

@@ -1,7 +1,7 @@
 import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
-import { type ColumnType, copyLine } from './encode.ts'
+import { type ColumnType, copyLine, textArray } from './encode.ts'
 import { chunksOf, encodeRow, type Rows } from './source.ts'
 import {
   type BatchCounts,
@@ -30,6 +30,8 @@ export interface BatchRows<R extends object> {
   readonly concurrency?: 'on conflict' | 'lock' | 'retry'
   /** From so many rows on they are sent by COPY into a temporary table. Default: 2000. */
   readonly copyAbove?: number
+  /** Prepares statements for a few rows; default true. False behind a pooler that knows no prepared statements. */
+  readonly prepare?: boolean
   readonly signal?: AbortSignal
   /** Called now and then with the number of rows sent so far. */
   readonly onProgress?: (rows: number) => void
@@ -102,17 +104,28 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
   const [sample] = first
   if (!sample && kind !== 'merge') return { inserted: 0n, updated: 0n, unchanged: 0n, deleted: 0n, missing: 0n }
   return mapErrors(async () => {
-    const columns = await columnTypes(db, options.table, sample ? Object.keys(sample) : await primaryKey(db, options))
+    const names = sample ? Object.keys(sample) : await primaryKey(db, options)
     // What takes a lock, tries again or looks at the counts before it commits is done by the SQL functions.
     const plain = (options.concurrency ?? 'on conflict') === 'on conflict' && options.onMissing !== 'error'
-    if (!plain || first.length > copyAbove)
+    if (!plain || first.length > copyAbove) {
+      const columns = await columnTypes(db, options.table, names)
       return db.transaction((tx) => byCopy(tx, kind, options, columns, join(first, chunks)))
+    }
+    const prepared = await prepare(connection, db, kind, options, names)
+    const send = ({ statement }: typeof prepared) =>
+      // Within the caller's transaction a savepoint keeps that usable.
+      db.inTransaction()
+        ? db.transaction((tx) => byArrays(tx, statement, options, first))
+        : byArrays(db, statement, options, first)
     try {
-      return await db.transaction((tx) => byArrays(tx, kind, options, columns, first))
+      return await send(prepared)
     } catch (error) {
       // COPY says in which row and column it met the value that does not fit.
-      if (isDataError(error)) await db.transaction((tx) => diagnose(tx, columns, join(first, chunks)))
-      throw error
+      if (isDataError(error))
+        await db.transaction((tx) => diagnose(tx, prepared.statement.columns, join(first, chunks)))
+      // The table, or which one its name means, may have changed since the statement was written.
+      if (!prepared.forget() || !isOutdated(error)) throw error
+      return send(await prepare(connection, db, kind, options, names))
     }
   })
 }
@@ -141,11 +154,48 @@ function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknow
   return { ...common, columns, set, rewrite, within }
 }
 
-async function byArrays(
-  tx: Db,
+interface Statement {
+  readonly sql: string
+  readonly columns: readonly ColumnType[]
+  readonly until: number
+}
+
+/** Milliseconds for which a statement that was written for a table is used again. */
+const lifetime = 60_000
+const statements = new WeakMap<object, Map<string, Statement>>()
+
+/** The statement for these options, written by the server, or from not long ago. `forget` tells whether it was old. */
+async function prepare(
+  connection: Connectable,
+  db: Db,
   kind: BatchKind,
   options: AnyOptions,
-  columns: readonly ColumnType[],
+  names: readonly string[],
+): Promise<{ readonly statement: Statement; forget(): boolean }> {
+  const known = statements.get(connection) ?? new Map<string, Statement>()
+  statements.set(connection, known)
+  const wanted = options.onMissing === 'insert' ? 'upsert' : kind
+  const written = JSON.stringify({ ...sqlOptions(kind, options), ordered: true, few: true })
+  const key = JSON.stringify([wanted, options.table, names, written])
+  const old = known.get(key)
+  if (old && old.until > Date.now()) return { statement: old, forget: () => known.delete(key) }
+  const columns = await columnTypes(db, options.table, names)
+  const [built] = await db.query<{ sql: string }>(
+    'select skytools._batch_sql($1, $2::regclass, $3, $4::text[], $5::jsonb) as sql',
+    [wanted, quoteTable(options.table), unnestSource(columns), names, written],
+  )
+  if (!built) throw new Error('no statement came back')
+  const statement = { sql: built.sql, columns, until: Date.now() + lifetime }
+  if (known.size > 1000) known.clear()
+  known.set(key, statement)
+  return { statement, forget: () => false }
+}
+
+/** In one round trip, and one statement, which is a transaction of its own where there is none. */
+async function byArrays(
+  db: Db,
+  { sql, columns }: Statement,
+  options: AnyOptions,
   rows: readonly Record<string, unknown>[],
 ): Promise<BatchCounts> {
   const values = columns.map((): (string | null)[] => [])
@@ -154,18 +204,10 @@ async function byArrays(
       values[column]?.push(value)
     })
   })
-  const [built] = await tx.query<{ sql: string }>(
-    'select skytools._batch_sql($1, $2::regclass, $3, $4::text[], $5::jsonb) as sql',
-    [
-      options.onMissing === 'insert' ? 'upsert' : kind,
-      quoteTable(options.table),
-      unnestSource(columns),
-      columns.map(({ name }) => name),
-      JSON.stringify(sqlOptions(kind, options)),
-    ],
-  )
-  if (!built) throw new Error('no statement came back')
-  const counts = await tx.query<Record<keyof BatchCounts, bigint>>(built.sql, values)
+  const given = [values.map(textArray), quoteTable(options.table)]
+  const counts = await (sql.startsWith('/* few */')
+    ? db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare: options.prepare ?? true })
+    : db.query<Record<keyof BatchCounts, bigint>>('select * from skytools._batch_run($1, $2, $3)', [sql, ...given]))
   options.onProgress?.(rows.length)
   return toCounts(counts)
 }
@@ -251,7 +293,16 @@ async function* one<T>(value: T): AsyncGenerator<T> {
 }
 
 function isDataError(error: unknown): error is { code: string; message: string; where?: string } {
-  return typeof error === 'object' && error !== null && 'code' in error && /^22/.test(String(error.code))
+  return hasState(error, /^22/)
+}
+
+/** Names or types that are no more what they were: nothing was done. */
+function isOutdated(error: unknown): boolean {
+  return hasState(error, /^(42|0A)/)
+}
+
+function hasState(error: unknown, state: RegExp): boolean {
+  return typeof error === 'object' && error !== null && 'code' in error && state.test(String(error.code))
 }
 
 /** `COPY skytools_batch, line 3, column n: "abc"`, as an error that names row, column and value. */

@@ -1,10 +1,11 @@
 import { SkytoolsError } from '../errors.ts'
 
-/** A column of the target: its type with and without length, and whether that is an array or JSON. */
+/** A column of the target: its type with and without length, the table's oid, and whether that type is an array or JSON. */
 export interface ColumnType {
   readonly name: string
   readonly type: string
   readonly full: string
+  readonly table: string
   readonly isArray: boolean
   readonly isJson: boolean
 }
@@ -35,6 +36,12 @@ function arrayLiteral(items: readonly unknown[], column: ColumnType, row: number
     return text === null ? 'NULL' : `"${text.replace(/[\\"]/g, '\\$&')}"`
   })
   return `{${written.join(',')}}`
+}
+
+/** Texts as one array, as Postgres reads it. */
+export function textArray(values: readonly (string | null)[]): string {
+  const items = values.map((value) => (value === null ? 'NULL' : `"${value.replace(/[\\"]/g, '\\$&')}"`))
+  return `{${items.join(',')}}`
 }
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' }

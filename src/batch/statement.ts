@@ -1,4 +1,4 @@
-import type { Db } from '../db/db.ts'
+import type { Db, Row } from '../db/db.ts'
 import { SkytoolsError } from '../errors.ts'
 import type { ColumnType } from './encode.ts'
 
@@ -28,9 +28,9 @@ export function quoteTable(table: TableName): string {
 
 /** The types of these columns, from the catalog. */
 export async function columnTypes(db: Db, table: TableName, names: readonly string[]): Promise<ColumnType[]> {
-  const found = await db.query<{ name: string; type: string; full: string; isArray: boolean; isJson: boolean }>(
+  const found = await db.query<Row & ColumnType>(
     `select a.attname as name, pg_catalog.format_type(a.atttypid, null) as type,
-            pg_catalog.format_type(a.atttypid, a.atttypmod) as full,
+            pg_catalog.format_type(a.atttypid, a.atttypmod) as full, a.attrelid::text as table,
             coalesce(b.typcategory, t.typcategory) = 'A' as "isArray", coalesce(b.typname, t.typname) in ('json', 'jsonb') as "isJson"
        from pg_catalog.pg_attribute a
        join pg_catalog.pg_type t on t.oid = a.atttypid
@@ -50,10 +50,13 @@ export async function columnTypes(db: Db, table: TableName, names: readonly stri
   })
 }
 
-/** The values as one text array a column, cast to the columns' types. */
+/**
+ * The values as the texts of one array a column, cast to the columns' types: they are the elements of the parameter $1.
+ * The parameter $2 is the table's name, which must mean the same table as when the statement was written.
+ */
 export function unnestSource(columns: readonly ColumnType[]): string {
   const casts = columns.map(({ type }, index) => `u.c${index}::${type}`)
-  const arrays = columns.map((_column, index) => `$${index + 1}::text[]`)
+  const arrays = columns.map((_column, index) => `(p.a[${index + 1}])::text[]`)
   const names = columns.map((_column, index) => `c${index}`)
-  return `(select ${casts.join(', ')} from unnest(${arrays.join(', ')}) u (${names.join(', ')}))`
+  return `(select ${casts.join(', ')} from (select skytools._batch_arrays($1::text[], $2::text, ${columns[0]?.table ?? '0'}) as a offset 0) p, unnest(${arrays.join(', ')}) u (${names.join(', ')}))`
 }

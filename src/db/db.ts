@@ -22,6 +22,8 @@ export interface Db {
   readonly kind: 'pg' | 'pglite'
   /** Whether it has several connections, so that something else can be done during a transaction. */
   readonly pooled: boolean
+  /** Whether a statement would be part of a transaction that is open. */
+  inTransaction(): boolean
   /** One statement, with parameters. */
   query<R extends Row = Row>(sql: string, params?: readonly unknown[], options?: QueryOptions): Promise<R[]>
   /** Any number of statements, without parameters. */

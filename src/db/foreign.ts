@@ -67,6 +67,7 @@ export function foreignDb(source: Foreign): Db {
   const db: Db = {
     kind: 'pg',
     pooled: false,
+    inTransaction: () => true,
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
       const result = (await run(sql, params)) as R[] | { rows: R[] }
       return Array.isArray(result) ? result : result.rows

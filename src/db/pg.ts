@@ -84,6 +84,7 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
   return {
     kind: 'pg',
     pooled: (pool.options?.max ?? 10) > 1,
+    inTransaction: () => false,
     listen: (channel, handler) => poolListener(pool).listen(channel, handler),
     query: (sql, params, options) => withClient((db) => db.query(sql, params, options)),
     exec: (sql, options) => withClient((db) => db.exec(sql, options)),
@@ -149,6 +150,7 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
   return {
     kind: 'pg',
     pooled: false,
+    inTransaction: () => depth > 0 || (client.getTransactionStatus?.() ?? 'I') !== 'I',
     listen: depth > 0 ? refuseListen : (channel, handler) => clientListen(client, channel, handler),
     async query<R extends Row>(sql: string, params: readonly unknown[] = [], { prepare }: QueryOptions = {}) {
       const name = prepare ? { name: nameOf(sql) } : {}

@@ -37,6 +37,7 @@ export function pgliteTransactionDb(tx: PgliteTransaction): Db {
 export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () => undefined): Db {
   return {
     ...statements(pglite, close),
+    inTransaction: () => false,
     listen: (channel, handler) => pglite.listen(channel, handler),
     transaction: (work) => pglite.transaction((tx) => work(transactionDb(tx, close, 1))),
   }
@@ -45,6 +46,7 @@ export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () =
 function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth: number): Db {
   return {
     ...statements(tx, close),
+    inTransaction: () => true,
     listen: refuseListen,
     transaction: (work) =>
       inSavepoint(
@@ -55,7 +57,10 @@ function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth:
   }
 }
 
-function statements(target: PgliteTransaction, close: () => Promise<void>): Omit<Db, 'transaction' | 'listen'> {
+function statements(
+  target: PgliteTransaction,
+  close: () => Promise<void>,
+): Omit<Db, 'transaction' | 'listen' | 'inTransaction'> {
   return {
     kind: 'pglite',
     pooled: false,

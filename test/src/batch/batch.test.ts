@@ -120,6 +120,26 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
     expect(await content(db)).toHaveLength(8)
   })
 
+  it('a statement that was written before is not used for the table of another schema, or one that has changed', async () => {
+    await using db = await open()
+    for (const schema of ['one', 'two'])
+      await db.exec(`create schema ${schema}; create table ${schema}.t (id int primary key, n int)`)
+    const add = (id: number, n: number) => batchUpsert(db, { table: 't', rows: [{ id, n }] })
+    for (const schema of ['one', 'two', 'one']) {
+      await db.exec(`set search_path = ${schema}`)
+      await add(schema === 'one' ? 1 : 2, 1)
+      await db.transaction((tx) => batchUpsert(tx, { table: 't', rows: [{ id: 3, n: 1 }] }))
+    }
+    expect(await db.query('select array_agg(id order by id) as ids from one.t')).toEqual([{ ids: [1, 3] }])
+    expect(await db.query('select array_agg(id order by id) as ids from two.t')).toEqual([{ ids: [2, 3] }])
+    await db.exec('alter table one.t alter column n type text using n || $$!$$')
+    await add(4, 4)
+    await db.exec('alter table one.t rename to old; create table one.t (n int, id int primary key)')
+    await add(5, 5)
+    expect(await db.query('select * from one.t')).toEqual([{ n: 5, id: 5 }])
+    expect(await db.query('select n from one.old order by id')).toEqual([{ n: '1!' }, { n: '1!' }, { n: '4' }])
+  })
+
   it('takes arrays, JSON, bytes, dates and names that need quotes', async () => {
     await using db = await open()
     await db.exec(
