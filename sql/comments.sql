@@ -420,6 +420,26 @@ comment on function pgq_ext.version() is
     'The version of the schema';
 comment on function pgq_ext.upgrade_schema() is
     'Give the functions their privileges';
+comment on function skytools._event_kind(text) is
+    'What the type of an event of a captured table says';
+comment on function skytools._decode_row(text) is
+    'A row as events carry it, a JSON object or name=value&name=value, as an object';
+comment on function skytools._apply_columns(regclass, text[]) is
+    'The columns of a target among some names, and how to read each out of a JSON object';
+comment on function skytools._apply_sql(regclass, text, text[], text[], text, bool, bool) is
+    'The statement that folds events into one change for each row and makes those changes';
+comment on function skytools._refuse_event(int8) is
+    'Stop a statement that meets an event with other columns than the rest';
+comment on function skytools._apply_key(regclass, text[], text[]) is
+    'The columns by which events find their rows';
+comment on function skytools._apply_names(regclass, jsonb, text[], int8) is
+    'The columns of a target that an event sets';
+comment on function skytools.apply_events(int8, regclass, text, text, text[], text[]) is
+    'Apply the events of a captured table in an open batch to a table, as a set';
+comment on function skytools._replay_events(int8, regclass, text, text[], text[]) is
+    'Apply events to a table one by one, in their order';
+comment on function skytools._replay_sql(text, regclass, text, text[], text[], bool) is
+    'The statement that applies one event';
 comment on function skytools.wipe_list(text) is
     'What skytools.wipe() would drop';
 comment on function skytools.wipe(text, text, interval) is

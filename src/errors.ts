@@ -23,6 +23,7 @@ const names = {
   PQ026: 'RowsMissingError',
   PQ027: 'UniqueIndexMissingError',
   PQ028: 'BatchLockTimeoutError',
+  PQ029: 'EventNotApplicableError',
   PQ020: 'ReasonMissingError',
   PQ021: 'ProtectedError',
   PQ022: 'InUseError',

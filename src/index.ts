@@ -1,3 +1,4 @@
+export { type AppliedEvents, type ApplyEventsOptions, applyEvents } from './batch/apply-events.ts'
 export {
   type BatchChanges,
   type BatchDeleteOptions,

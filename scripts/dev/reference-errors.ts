@@ -27,6 +27,7 @@ export const meanings: Readonly<Record<ErrorCode, string>> = {
   PQ026: 'The target of a batch update lacks rows that the source has, and that was to be an error.',
   PQ027: 'No unique index on the key decides which rows of a batch are inserted.',
   PQ028: 'The lock that a batch update asked for was not granted in time.',
+  PQ029: 'An event cannot be applied to a table: it is of no captured table, or does not fit.',
   PQ020: 'A protection needs a reason',
   PQ021: 'The database is protected',
   PQ022: 'Somebody is using the queues, and has not ended in time',
