@@ -6791,7 +6791,12 @@ declare
     v_source text := coalesce(source, (select n.nspname || '.' || c.relname
                                          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = target));
     v_batch text;
-    v_type record;
+    v_type text;
+    v_count bigint;
+    v_first bigint;
+    v_last bigint;
+    v_extras bigint;
+    v_data text;
     v_kind record;
     v_format text;
     v_key text[];
@@ -6818,25 +6823,25 @@ begin
     events := 0; inserted := 0; updated := 0; deleted := 0; missing := 0; truncated := false; set_wise := true;
 
     -- A table's events have few types. Those before the last TRUNCATE do not matter.
-    for v_type in
+    for v_type, v_count, v_first, v_last, v_extras in
         execute format('select b.ev_type as type, count(*) as n, min(b.ev_id) as first, max(b.ev_id) as last, count(b.ev_extra2) as old from (%s) b group by 1', v_batch)
     loop
-        v_kind := skytools._event_kind(v_type.type);
-        events := events + v_type.n;
+        v_kind := skytools._event_kind(v_type);
+        events := events + v_count;
         if v_kind.op is null or v_kind.format = 'sql' then
-            raise exception 'event % of batch %: type % is not one that can be applied', v_type.first, batch_id, quote_nullable(v_type.type)
+            raise exception 'event % of batch %: type % is not one that can be applied', v_first, batch_id, quote_nullable(v_type)
                 using errcode = 'PQ029', hint = 'capture the table as json or urlencode, and leave event_type as it is: select pgq.capture(''table'', ''queue'')';
         elsif v_kind.op = 'R' then
             truncated := true;
-            v_after := greatest(v_after, v_type.last);
+            v_after := greatest(v_after, v_last);
             continue;
         end if;
         set_wise := set_wise and coalesce(v_format = v_kind.format and v_key = v_kind.key, true);
         v_format := v_kind.format;
         v_key := v_kind.key;
         v_all := v_all || v_kind.op;
-        v_old := v_old + case v_kind.op when 'U' then v_type.old else 0 end;
-        v_ops := v_ops || format(' when %L then %L', v_type.type, v_kind.op);
+        v_old := v_old + case v_kind.op when 'U' then v_extras else 0 end;
+        v_ops := v_ops || format(' when %L then %L', v_type, v_kind.op);
     end loop;
     if truncated then
         if exists (select from pg_catalog.pg_constraint c where c.confrelid = target and c.contype = 'f') then
@@ -6846,8 +6851,8 @@ begin
         end if;
     end if;
     v_batch := format('select * from (%s) b where b.ev_id > %s', v_batch, v_after);
-    execute format('select b.ev_id as id, b.ev_data as data from (%s) b order by b.ev_id limit 1', v_batch) into v_type;
-    if v_type.id is null then
+    execute format('select b.ev_id as id, b.ev_data as data from (%s) b order by b.ev_id limit 1', v_batch) into v_first, v_data;
+    if v_first is null then
         return;
     end if;
 
@@ -6857,8 +6862,8 @@ begin
     end if;
     if set_wise then
         begin
-            v_row := skytools._decode_row(v_type.data);
-            v_names := skytools._apply_names(target, v_row, columns, v_type.id);
+            v_row := skytools._decode_row(v_data);
+            v_names := skytools._apply_names(target, v_row, columns, v_first);
             v_has := array(select jsonb_object_keys(v_row));
             v_key := coalesce(nullif(key, '{}'), v_key);
             if v_key <> '{}' or v_all ~ '[UD]' then
@@ -6900,7 +6905,10 @@ language plpgsql as $$
 declare
     v_target text := (select format('%I.%I', n.nspname, c.relname)
                         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = i_target);
-    v_event record;
+    v_id bigint;
+    v_type text;
+    v_data text;
+    v_extra text;
     v_kind record;
     v_row jsonb;
     v_old jsonb;
@@ -6919,16 +6927,16 @@ declare
     v_column text;
 begin
     inserted := 0; updated := 0; deleted := 0; missing := 0;
-    for v_event in
+    for v_id, v_type, v_data, v_extra in
         execute format('select b.ev_id as id, b.ev_type as type, b.ev_data as data, b.ev_extra2 as old from (%s) b order by 1', i_batch)
     loop
-        v_row := skytools._decode_row(v_event.data);
+        v_row := skytools._decode_row(v_data);
         -- All that follows from the type and the columns is worked out when they differ from those of the event before.
-        v_shape := concat_ws(' ', v_event.type, case when jsonb_typeof(v_row) = 'object' then array(select to_json(k) from jsonb_object_keys(v_row) k) end);
+        v_shape := concat_ws(' ', v_type, case when jsonb_typeof(v_row) = 'object' then array(select to_json(k) from jsonb_object_keys(v_row) k) end);
         if v_shape is distinct from v_last then
             v_last := v_shape;
-            v_kind := skytools._event_kind(v_event.type);
-            v_names := skytools._apply_names(i_target, v_row, i_columns, v_event.id);
+            v_kind := skytools._event_kind(v_type);
+            v_names := skytools._apply_names(i_target, v_row, i_columns, v_id);
             v_key := coalesce(nullif(i_key, '{}'), v_kind.key);
             if v_kind.op <> 'I' then
                 v_key := skytools._apply_key(i_target, v_key, v_names);
@@ -6937,8 +6945,8 @@ begin
         end if;
         v_old := v_row;
         v_moved := false;
-        if v_kind.op = 'U' and v_event.old is not null then
-            v_old := skytools._decode_row(v_event.old);
+        if v_kind.op = 'U' and v_extra is not null then
+            v_old := skytools._decode_row(v_extra);
             if (v_old ?& v_key) is not true then
                 v_old := v_row;
             end if;
@@ -6958,7 +6966,7 @@ begin
 exception when integrity_constraint_violation or data_exception then
     get stacked diagnostics v_state = returned_sqlstate, v_detail = pg_exception_detail, v_hint = pg_exception_hint,
         v_constraint = constraint_name, v_column = column_name;
-    raise exception 'event % of batch %: %', v_event.id, i_batch_id, sqlerrm
+    raise exception 'event % of batch %: %', v_id, i_batch_id, sqlerrm
         using errcode = v_state, detail = v_detail, constraint = v_constraint, column = v_column, table = i_target::text,
               hint = coalesce(nullif(v_hint, ''), 'the table and the events do not fit: copy the table anew, or leave the event out');
 end $$;

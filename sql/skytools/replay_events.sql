@@ -12,7 +12,10 @@ language plpgsql as $$
 declare
     v_target text := (select format('%I.%I', n.nspname, c.relname)
                         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = i_target);
-    v_event record;
+    v_id bigint;
+    v_type text;
+    v_data text;
+    v_extra text;
     v_kind record;
     v_row jsonb;
     v_old jsonb;
@@ -31,16 +34,16 @@ declare
     v_column text;
 begin
     inserted := 0; updated := 0; deleted := 0; missing := 0;
-    for v_event in
+    for v_id, v_type, v_data, v_extra in
         execute format('select b.ev_id as id, b.ev_type as type, b.ev_data as data, b.ev_extra2 as old from (%s) b order by 1', i_batch)
     loop
-        v_row := skytools._decode_row(v_event.data);
+        v_row := skytools._decode_row(v_data);
         -- All that follows from the type and the columns is worked out when they differ from those of the event before.
-        v_shape := concat_ws(' ', v_event.type, case when jsonb_typeof(v_row) = 'object' then array(select to_json(k) from jsonb_object_keys(v_row) k) end);
+        v_shape := concat_ws(' ', v_type, case when jsonb_typeof(v_row) = 'object' then array(select to_json(k) from jsonb_object_keys(v_row) k) end);
         if v_shape is distinct from v_last then
             v_last := v_shape;
-            v_kind := skytools._event_kind(v_event.type);
-            v_names := skytools._apply_names(i_target, v_row, i_columns, v_event.id);
+            v_kind := skytools._event_kind(v_type);
+            v_names := skytools._apply_names(i_target, v_row, i_columns, v_id);
             v_key := coalesce(nullif(i_key, '{}'), v_kind.key);
             if v_kind.op <> 'I' then
                 v_key := skytools._apply_key(i_target, v_key, v_names);
@@ -49,8 +52,8 @@ begin
         end if;
         v_old := v_row;
         v_moved := false;
-        if v_kind.op = 'U' and v_event.old is not null then
-            v_old := skytools._decode_row(v_event.old);
+        if v_kind.op = 'U' and v_extra is not null then
+            v_old := skytools._decode_row(v_extra);
             if (v_old ?& v_key) is not true then
                 v_old := v_row;
             end if;
@@ -70,7 +73,7 @@ begin
 exception when integrity_constraint_violation or data_exception then
     get stacked diagnostics v_state = returned_sqlstate, v_detail = pg_exception_detail, v_hint = pg_exception_hint,
         v_constraint = constraint_name, v_column = column_name;
-    raise exception 'event % of batch %: %', v_event.id, i_batch_id, sqlerrm
+    raise exception 'event % of batch %: %', v_id, i_batch_id, sqlerrm
         using errcode = v_state, detail = v_detail, constraint = v_constraint, column = v_column, table = i_target::text,
               hint = coalesce(nullif(v_hint, ''), 'the table and the events do not fit: copy the table anew, or leave the event out');
 end $$;
