@@ -440,6 +440,14 @@ comment on function skytools._replay_events(int8, regclass, text, text[], text[]
     'Apply events to a table one by one, in their order';
 comment on function skytools._replay_sql(text, regclass, text, text[], text[], bool) is
     'The statement that applies one event';
+comment on function skytools.archive_chunk(regclass, regclass, text, int4, text) is
+    'Move some rows of a table to another by one statement';
+comment on function skytools._archive_sql(regclass, regclass, text, int4, text) is
+    'The statement that moves a chunk';
+comment on function skytools.replica_lag() is
+    'How far the replica that lags most is behind, in bytes of WAL, as far as replicas are connected';
+comment on procedure skytools.archive(regclass, regclass, text, int4, text, interval, int8, int8) is
+    'Move all rows of a condition to another table, in chunks, each in its own transaction';
 comment on function skytools.wipe_list(text) is
     'What skytools.wipe() would drop';
 comment on function skytools.wipe(text, text, interval) is

@@ -1,4 +1,5 @@
 export { type AppliedEvents, type ApplyEventsOptions, applyEvents } from './batch/apply-events.ts'
+export { type ArchiveOptions, archive } from './batch/archive.ts'
 export {
   type BatchChanges,
   type BatchDeleteOptions,
