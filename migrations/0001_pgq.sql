@@ -7012,7 +7012,8 @@ $$;
 -- returns    how many were moved; 0: none is left
 -- raises     PQ024  an argument is wrong: the target lacks a column, the source is no table
 -- raises     PQ024  there are rows, but none can be deleted
--- locks      the rows. One that another transaction changes meanwhile is left for the next chunk
+-- locks      the rows; one that another transaction changes meanwhile is left for the next chunk. An advisory lock for the
+--            source: one chunk at a time
 -- runs as    caller
 -- see        docs/batch-updates.md
 create or replace function skytools.archive_chunk(
@@ -7024,6 +7025,8 @@ declare
     v_found bigint;
     v_moved bigint;
 begin
+    -- Two archives of a table would meet the same rows, in other orders where one has been changed.
+    perform pg_advisory_xact_lock(hashtextextended('skytools.archive ' || source::oid, 0));
     -- All rows that were found may have been changed since, by others.
     for v_try in 1..10 loop
         execute v_sql into v_found, v_moved;

@@ -136,7 +136,7 @@ describe.each(servers)('archive beside others on $name', ({ open }) => {
     const waiting = `select count(*)::int as n from pg_stat_activity where wait_event = 'PgSleep' and query like 'call skytools.archive%'`
     await expect.poll(() => db.query(waiting)).toEqual([{ n: 1 }])
     expect([ended, await count(db, 'app.old')]).toEqual([false, 0])
-    replica.confirm('FFFFFFFF/0')
+    replica.confirm('7FFFFFFF/0')
     await call
     expect(await count(db, 'app.old')).toBe(325)
   })
