@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { packageVersion } from '../src/schema/bundle.ts'
+import { addBatch } from './batch.ts'
 import { addCapture } from './capture.ts'
 import { addCheck } from './check.ts'
 import { addGlobalOptions } from './connection.ts'
@@ -36,6 +37,7 @@ const commands: readonly ((program: Command) => void)[] = [
   addConsumer,
   addDlq,
   addCapture,
+  addBatch,
   addTicker,
   addStatus,
   addTop,

@@ -13,7 +13,7 @@ import {
   setQueueConfig,
   tickQueue,
 } from '../../src/index.ts'
-import type { InputRecord } from './records.ts'
+import type { InputRecord } from '../records.ts'
 import type { Scenario } from './scenario.ts'
 
 export const queue = 'skytools-demo'

@@ -1,6 +1,6 @@
-import { type BatchContext, capture, type Db, insertEvents, type QueueEvent } from '../../src/index.ts'
+import { type BatchContext, batchUpsert, capture, type Db, insertEvents, type QueueEvent } from '../../src/index.ts'
 import { table } from '../connection.ts'
-import type { InputRecord, Source } from './records.ts'
+import type { InputRecord, Source } from '../records.ts'
 
 /** What the demo does with the records: how they become events, and what its first consumer makes of them. */
 export interface Scenario {
@@ -66,19 +66,11 @@ const flightScenario: Scenario = {
         minutes: sum.minutes + delay,
       })
     }
-    const sums = [...airports.values()]
-    await tx.query(
-      `insert into skytools_demo.delays as d (airport, flights, late, minutes)
-       select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
-       on conflict (airport) do update
-          set flights = d.flights + excluded.flights, late = d.late + excluded.late, minutes = d.minutes + excluded.minutes`,
-      [
-        [...airports.keys()],
-        sums.map(({ flights }) => flights),
-        sums.map(({ late }) => late),
-        sums.map(({ minutes }) => minutes),
-      ],
-    )
+    await batchUpsert(tx, {
+      table: 'skytools_demo.delays',
+      rows: [...airports].map(([airport, sums]) => ({ airport, ...sums })),
+      set: { flights: 't.flights + s.flights', late: 't.late + s.late', minutes: 't.minutes + s.minutes' },
+    })
   },
   async result(db) {
     const found = await db.query<{ airport: string; flights: bigint; late: number; average: number; airports: bigint }>(
@@ -131,11 +123,11 @@ function countScenario(key: string, noun: string): Scenario {
         const name = value === undefined ? '(none)' : typeof value === 'string' ? value : JSON.stringify(value)
         groups.set(storable(name), (groups.get(storable(name)) ?? 0) + 1)
       }
-      await tx.query(
-        `insert into skytools_demo.groups as g (name, events) select * from unnest($1::text[], $2::bigint[])
-         on conflict (name) do update set events = g.events + excluded.events`,
-        [[...groups.keys()], [...groups.values()]],
-      )
+      await batchUpsert(tx, {
+        table: 'skytools_demo.groups',
+        rows: [...groups].map(([name, events]) => ({ name, events })),
+        set: { events: 't.events + s.events' },
+      })
     },
     async result(db) {
       const found = await db.query<{ name: string; events: bigint; groups: bigint }>(
