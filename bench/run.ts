@@ -1,3 +1,4 @@
+import { batch } from './batch.ts'
 import { coop } from './coop.ts'
 import { held } from './held.ts'
 import { insert } from './insert.ts'
@@ -7,7 +8,7 @@ import { type BenchReport, printReport } from './support/report.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held, coop, mover }
+const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

@@ -86,8 +86,8 @@ end $$;
 --
 -- Two statements that touch the same rows in different orders may deadlock, so rows are locked in the order of their keys
 -- before any is changed. An UPDATE of a plain table by its unique key needs no such pass where the planner is held to the
--- nested loop over the sorted source (skytools._batch_ordered): it meets the rows in that order by itself, and is about as fast as
--- the fastest UPDATE that gives no guarantee. An INSERT ... ON CONFLICT gets its rows in that order. A merge, which also deletes rows that the source
+-- nested loop over the sorted source or, by one column, a merge join (skytools._batch_ordered): it meets the rows in that order
+-- by itself, and is about as fast as the fastest UPDATE that gives no guarantee. An INSERT ... ON CONFLICT gets its rows in that order. A merge, which also deletes rows that the source
 -- lacks, locks all of them first: who waits for a row lock has inserted nothing yet.
 
 -- skytools._batch_sql(i_kind, i_target, i_source, i_source_columns, i_options) -> text
@@ -301,7 +301,8 @@ begin
         -- A repeated key, rows that are missing, rows that stay as they are: looked for only where fewer rows were updated than
         -- the source has. One that is repeated has been updated once by then; the error takes it back.
         -- A few rows for a table that is not small are looked up by its index in any case.
-        return case when (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024 then '/* few */' else '/* ordered */' end
+        return case when (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024 then '/* few */'
+                    when cardinality(v_key) = 1 then '/* ordered by one */' else '/* ordered */' end
             || format($sql$ with "#s" as materialized (select * from (%s) s order by %s),
             "#u" as (update %s t set %s from "#s" s where %s%s returning %s),
             "#c" as materialized (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated),
@@ -405,7 +406,7 @@ end $$;
 
 -- skytools._batch_ordered(i_sql, i_arrays, i_table) -> record
 -- Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys: by a nested loop
--- over the sorted source and the index on the key, as any other join is out of the question.
+-- over the sorted source and the index on the key, or a merge join if the key is one column: of several, it may choose the order.
 -- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
 -- i_table    its parameter $2
 -- raises     as the statement
@@ -416,6 +417,9 @@ create or replace function skytools._batch_ordered(
 language plpgsql set jit = off set work_mem = '64MB' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 begin
+    if i_sql like '/* ordered by one */%' then
+        perform set_config('enable_mergejoin', 'on', true);
+    end if;
     execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
 end $$;
 
@@ -539,7 +543,7 @@ create or replace function skytools._batch_run(
     out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
 language plpgsql as $$
 begin
-    if i_sql like '/* ordered */%' then
+    if i_sql like '/* ordered%' then
         select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql, i_arrays, i_table);
     else
         execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;

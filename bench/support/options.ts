@@ -10,15 +10,18 @@ export interface BenchOptions {
   readonly without: readonly string[]
   readonly queues: number
   readonly batches: number
+  /** Where the plot of the scenario goes, an SVG file. */
+  readonly plotTo: string | undefined
 }
 
-export const usage = `npm run bench -- <insert|held|coop|mover> [options]
+export const usage = `npm run bench -- <insert|held|coop|mover|batch> [options]
   --rounds N    interleaved rounds of each measurement
   --seconds N   length of one round (insert)
   --batches N   batches in a run (held), default 12000
   --queues N    queues present (insert), default 100
   --only TEXT   only measurements whose name holds TEXT
   --without X   leave a contender out: ours, 'C extension', 'plain INSERT'; can be given again
+  --plot FILE   write a plot, as SVG (batch)
   --json        figures as JSON
 SKYTOOLS_BENCH_PGBIN=/usr/lib/postgresql/15/bin chooses server binaries; default: those from npm`
 
@@ -33,6 +36,7 @@ export function benchOptions(argv: string[]): BenchOptions {
       only: { type: 'string', default: '' },
       without: { type: 'string', multiple: true, default: [] },
       json: { type: 'boolean', default: false },
+      plot: { type: 'string' },
     },
   })
   const number = (name: 'rounds' | 'seconds' | 'batches' | 'queues'): number => {
@@ -46,6 +50,7 @@ export function benchOptions(argv: string[]): BenchOptions {
     batches: number('batches'),
     queues: number('queues'),
     json: values.json,
+    plotTo: values.plot,
     only: values.only,
     without: values.without,
   }

@@ -66,7 +66,7 @@ create or replace function skytools._batch_run(
     out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
 language plpgsql as $$
 begin
-    if i_sql like '/* ordered */%' then
+    if i_sql like '/* ordered%' then
         select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql, i_arrays, i_table);
     else
         execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;

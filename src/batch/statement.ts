@@ -55,8 +55,11 @@ export async function columnTypes(db: Db, table: TableName, names: readonly stri
  * The parameter $2 is the table's name, which must mean the same table as when the statement was written.
  */
 export function unnestSource(columns: readonly ColumnType[]): string {
-  const casts = columns.map(({ type }, index) => `u.c${index}::${type}`)
-  const arrays = columns.map((_column, index) => `(p.a[${index + 1}])::text[]`)
-  const names = columns.map((_column, index) => `c${index}`)
-  return `(select ${casts.join(', ')} from (select skytools._batch_arrays($1::text[], $2::text, ${columns[0]?.table ?? '0'}) as a offset 0) p, unnest(${arrays.join(', ')}) u (${names.join(', ')}))`
+  // unnest() of an array of arrays would give their elements.
+  const list = (each: (column: ColumnType, index: number) => string) => columns.map(each).join(', ')
+  const arrays = list(({ type, isArray }, index) => `(p.a[${index + 1}])::${isArray ? 'text' : type}[]`)
+  const values = list(({ type, isArray }, index) => (isArray ? `u.c${index}::${type}` : `u.c${index}`))
+  const names = list((_column, index) => `c${index}`)
+  const checked = `(select skytools._batch_arrays($1::text[], $2::text, ${columns[0]?.table ?? '0'}) as a offset 0) p`
+  return `(select ${values} from ${checked}, unnest(${arrays}) u (${names}))`
 }
