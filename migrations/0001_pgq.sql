@@ -288,15 +288,22 @@ begin
                            else 'null::jsonb as rows' end);
     end if;
 
-    if i_kind = 'update' and (i_options->>'ordered')::boolean and v_columns <> '{}' and not v_index.nulls_equal
-       and skytools._batch_is_plain(i_target) and (v_fold <> 'error' or v_aggregates = '{}') then
+    if v_columns <> '{}' then
         select string_agg(format('%I = %s', c, e.new), ', '),
-               case when (i_options->>'rewrite')::boolean then ''
-                    else format(' and pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
-                                string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
+               format('pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
+                      string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', '))
           into v_assign, v_changed
           from unnest(v_columns) c,
                lateral (select case when v_set ? c then format('(%s)', v_set->>c) else format('s.%I', c) end as new) e;
+        -- A row that would stay as it is may have been changed by another transaction meanwhile: only its lock tells.
+        v_changed := case when (i_options->>'rewrite')::boolean then ''
+                          when v_concurrency = 'lock' then ' and ' || v_changed
+                          else format(' and (%1$s or exists (select from (select %1$s as changed from %2$s t where %3$s offset 0 for no key update) x where x.changed))',
+                                      v_changed, v_target, replace(v_match, ' and (select count(*) from "#r" r) = 0', '')) end;
+    end if;
+
+    if i_kind = 'update' and (i_options->>'ordered')::boolean and v_columns <> '{}' and not v_index.nulls_equal
+       and skytools._batch_is_plain(i_target) and (v_fold <> 'error' or v_aggregates = '{}') then
         v_match := replace(v_match, ' and (select count(*) from "#r" r) = 0', '');
         -- A repeated key, rows that are missing, rows that stay as they are: looked for only where fewer rows were updated than
         -- the source has. One that is repeated has been updated once by then; the error takes it back.
@@ -335,13 +342,6 @@ begin
              else format(' join "#s" s on %s', v_match) end,
         v_key_order, v_lock);
     if v_columns <> '{}' then
-        select string_agg(format('%I = %s', c, e.new), ', '),
-               case when (i_options->>'rewrite')::boolean then ''
-                    else format(' and pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
-                                string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
-          into v_assign, v_changed
-          from unnest(v_columns) c,
-               lateral (select case when v_set ? c then format('(%s)', v_set->>c) else format('s.%I', c) end as new) e;
         v_ctes := v_ctes || format('"#u" as (update %s t set %s from "#s" s where %s and (select count(*) from "#l" l) >= 0%s returning %s)',
             v_target, v_assign, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end);
         v_rows := $sql$select 'update' as action, u.row from "#u" u$sql$;
