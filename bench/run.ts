@@ -1,4 +1,5 @@
 import { batch } from './batch.ts'
+import { capture } from './capture.ts'
 import { coop } from './coop.ts'
 import { held } from './held.ts'
 import { insert } from './insert.ts'
@@ -8,7 +9,7 @@ import { type BenchReport, printReport } from './support/report.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch }
+const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch, capture }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

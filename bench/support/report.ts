@@ -5,8 +5,10 @@ export interface Measurement {
   /** What was done: the row of the table. */
   readonly name: string
   readonly unit: string
-  /** A figure a round for each contender; more is better. */
+  /** A figure a round for each contender. */
   readonly rounds: Record<string, number[]>
+  /** Less is better: a time, not a rate. */
+  readonly less?: boolean
   readonly note?: string
 }
 
@@ -14,24 +16,28 @@ export interface BenchReport {
   readonly scenario: string
   readonly server: string
   readonly settings: string
-  /** The contender that the others are compared with. */
-  readonly subject: string
+  /** The contender that the others are compared with, or pairs that are. */
+  readonly subject: string | readonly (readonly [string, string])[]
   readonly measurements: Measurement[]
 }
 
-/** Medians of each contender, and the subject against each of the others. */
+/** Medians of each contender, and how many times faster the one of a pair is than the other. */
 export function printReport(report: BenchReport, json: boolean): void {
   const contenders = [...new Set(report.measurements.flatMap(({ rounds }) => Object.keys(rounds)))]
-  const others = contenders.filter((name) => name !== report.subject)
-  const rows = report.measurements.map(({ name, unit, rounds, note }) => ({
+  const { subject } = report
+  const pairs =
+    typeof subject === 'string'
+      ? contenders.flatMap((name) => (name === subject ? [] : [[subject, name] as const]))
+      : subject
+  const rows = report.measurements.map(({ name, unit, rounds, less, note }) => ({
     name,
     unit,
     note,
     medians: Object.fromEntries(Object.entries(rounds).map(([key, values]) => [key, median(values)])),
     ratios: Object.fromEntries(
-      others.flatMap((key) => {
-        const [ours, theirs] = [rounds[report.subject], rounds[key]]
-        return ours && theirs ? [[key, ratio(ours, theirs)]] : []
+      pairs.flatMap(([one, other]) => {
+        const [ours, theirs] = [rounds[one], rounds[other]]
+        return ours && theirs ? [[`${one} / ${other}`, less ? ratio(theirs, ours) : ratio(ours, theirs)]] : []
       }),
     ),
     rounds,
@@ -41,7 +47,7 @@ export function printReport(report: BenchReport, json: boolean): void {
     return
   }
   const table = new Table({
-    head: [report.scenario, ...contenders, ...others.map((key) => `${report.subject} / ${key}`), 'unit', ''],
+    head: [report.scenario, ...contenders, ...pairs.map((pair) => pair.join(' / ')), 'unit', ''],
     style: { head: [], border: [] },
   })
   for (const row of rows) {
@@ -51,8 +57,8 @@ export function printReport(report: BenchReport, json: boolean): void {
         const value = row.medians[key]
         return { content: value === undefined ? '' : figure(value), hAlign: 'right' as const }
       }),
-      ...others.map((key) => {
-        const value = row.ratios[key]
+      ...pairs.map((pair) => {
+        const value = row.ratios[pair.join(' / ')]
         return { content: value === undefined ? '' : value.toFixed(3), hAlign: 'right' as const }
       }),
       row.unit,
