@@ -146,6 +146,8 @@ comment on function pgq._urlencode(text) is
     'Text as in the query of a URL';
 comment on function pgq._encode_row(regclass, text, name[], text) is
     'SQL for the event data of a row, never null';
+comment on function pgq._encode_json_from(regclass, name[], text) is
+    'SQL for a FROM item of which row_to_json() makes what pgq._encode_row() does, in fewer steps';
 comment on function pgq._encode_sql_key(regclass, name[], text) is
     'SQL for a condition that finds a row by its key';
 comment on function pgq._null_key(text, text) is
@@ -196,7 +198,9 @@ comment on function pgq._capture_columns(pgq.captured) is
     'The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken';
 comment on function pgq._capture_same_keys(regclass, name[]) is
     'SQL that tells whether the keys of old_rows and new_rows are the same, row by row';
-comment on function pgq._capture_select(pgq.captured, text, bool) is
+comment on function pgq._capture_event(pgq.captured, text, bool) is
+    'What an event is made of, in SQL over the rows new and old';
+comment on function pgq._capture_select(pgq.captured, text, text, bool) is
     'The SELECT that turns the rows new and old into events';
 comment on function pgq._capture_pairs(pgq.captured) is
     'Whether every update needs the old rows beside the new ones; else only one that changes keys does';
@@ -204,8 +208,12 @@ comment on function pgq._capture_writes(pgq.captured) is
     'Whether a capture inserts into the queue''s table itself';
 comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool) is
     'The statement that stores the events of a change';
+comment on function pgq._capture_rows(text, text, text) is
+    'SQL for a FROM item with the rows new and old of a trigger by row';
 comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
+comment on function pgq._capture_code(pgq.captured, text, int4) is
+    'PL/pgSQL for one operation';
 comment on function pgq._make_capture_code(pgq.captured) is
     'Write the trigger function of a captured table, and note the table''s shape';
 comment on function pgq._capture_options(regclass, text, jsonb) is

@@ -45,14 +45,12 @@ begin
 end $$;
 
 -- pgq._capture_same_keys(i_table, i_key) -> text
--- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. It gives up at a million rows, so that
+-- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. Above a million rows it says no, so that
 -- memory is bounded.
 -- runs as    caller
 create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format(e'(select a.new = a.old and a.new[1000001] is null\n'
-                  '                  from (select array(select %1$s from new_rows as k limit 1000001) as new,\n'
-                  '                               array(select %1$s from old_rows as k limit 1000001) as old) as a)',
+    select format('array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)',
                   case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end)
       from pgq._table_columns(i_table) t
      cross join lateral (
@@ -62,92 +60,123 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where t.name = any (i_key)
 $$;
 
--- pgq._capture_select(i_capture, i_op, i_paired) -> text
--- The SELECT that turns the rows new and old into events: type, data, extra1 to extra4.
+-- pgq._capture_event(i_capture, i_op, i_paired) -> record
+-- What an event is made of, in SQL over the rows new and old.
 -- i_op       INSERT, UPDATE, DELETE or TRUNCATE
 -- i_paired   false: for an update that changes no key, where only the new rows are looked at
+-- returns    data_from: the FROM item that data needs, or null; old_row: the old row for ev_extra2, or null; old_when: the
+--            condition for that, or null; extras: ev_extra1, 3 and 4; condition: whether there is an event at all, or null
 -- raises     PQ014  the options name a column that the table does not have
 -- runs as    caller
-create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_paired boolean default true) returns text
+create or replace function pgq._capture_event(
+    i_capture pgq.captured, i_op text, i_paired boolean,
+    out type text, out data text, out data_from text, out old_row text, out old_when text, out extras text[], out condition text)
+returns record
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     v_table regclass := i_capture.cap_table;
     v_options jsonb := i_capture.cap_options;
     v_format text := v_options ->> 'format';
-    v_row text := case when v_format = 'sql' then 'urlencode' else v_format end;
     v_columns name[] := pgq._capture_columns(i_capture);
     v_key name[] := pgq._capture_key(v_table, v_options);
     v_rest name[];
     v_name text;
     v_schema text;
     v_relation text;
-    v_type text;
-    v_fields text[];
-    v_where text[] := array[]::text[];
     v_record text := case when i_op = 'DELETE' then 'old' else 'new' end;
-    v_old text;
     v_expression text;
-    v_from text := '';
 begin
     select n.nspname::text, c.relname::text into v_schema, v_relation from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = v_table;
     v_name := v_schema || '.' || v_relation;
     v_rest := array(select a.attname from pg_attribute a
                      where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and a.attname <> all (v_columns));
-    v_type := case
+    type := quote_literal(case
         when v_options ? 'event_type' then replace(replace(v_options ->> 'event_type', '{op}', lower(i_op)), '{table}', v_name)
         when v_format = 'json' then format('{"op":"%s","table":[%s,%s],"pkey":%s}', i_op, to_json(v_schema), to_json(v_relation),
                                            replace(to_json(v_key::text[])::text, ', ', ','))
         when i_op = 'TRUNCATE' then 'R'
         when v_format = 'urlencode' then left(i_op, 1) || ':' || array_to_string(v_key, ',')
-        else left(i_op, 1) end;
+        else left(i_op, 1) end);
+    extras := array[quote_literal(v_name), 'null', 'null'];
+    if i_op = 'TRUNCATE' then
+        data := quote_literal(case when v_format = 'json' then '{}' else '' end);
+        return;
+    end if;
     v_key := case when v_key = '{}' then v_columns
                   else array(select a.attname from pg_attribute a where a.attrelid = v_table and a.attname = any (v_key) and a.attnum > 0 order by a.attnum) end;
-    v_fields := array[quote_literal(v_type),
-        case when i_op = 'TRUNCATE' then quote_literal(case when v_format = 'json' then '{}' else '' end)
-             when v_format <> 'sql' then pgq._encode_row(v_table, v_format, v_columns, v_record)
-             when i_op = 'INSERT' then pgq._encode_row(v_table, 'sql', v_columns, 'new')
-             when i_op = 'UPDATE' then pgq._capture_sql_update(v_table, v_columns, v_key)
-             else pgq._capture_key_sql(v_table, v_key, 'old') end,
-        quote_literal(v_name), 'null', 'null', 'null'];
+    if v_format = 'json' then
+        data := 'pg_catalog.row_to_json(data.*)::pg_catalog.text';
+        data_from := pgq._encode_json_from(v_table, v_columns, v_record) || ' as data';
+    elsif v_format = 'urlencode' then
+        data := pgq._encode_row(v_table, 'urlencode', v_columns, v_record);
+    else
+        data := case i_op when 'INSERT' then pgq._encode_row(v_table, 'sql', v_columns, 'new')
+                          when 'UPDATE' then pgq._capture_sql_update(v_table, v_columns, v_key)
+                          else pgq._capture_key_sql(v_table, v_key, 'old') end;
+    end if;
     if i_op = 'UPDATE' and i_paired then
         -- Who replays an update has to know the old key: it is in the old row, unless it is the same as the new.
-        v_old := pgq._encode_row(v_table, v_row, v_columns, 'old');
-        v_fields[4] := case
-            when (v_options ->> 'old_row')::boolean or v_key = v_columns and v_format <> 'sql' then v_old
-            when v_format <> 'sql' then format('case when %s then %s end', pgq._capture_differs(v_table, v_key), v_old)
-            else 'null' end;
-        if v_rest <> '{}' then
-            v_where := array_append(v_where, format('(%s or not (%s))', pgq._capture_differs(v_table, v_columns), pgq._capture_differs(v_table, v_rest)));
-        end if;
-    end if;
-    if i_op <> 'TRUNCATE' then
-        for v_n in 1..4 loop
-            v_expression := v_options ->> ('extra' || v_n);
-            if v_expression is not null then
-                v_fields[v_n + 2] := format(e'(select (%s\n)::pg_catalog.text from (select %s.*) as t)', v_expression, v_record);
+        if v_format <> 'sql' or (v_options ->> 'old_row')::boolean then
+            old_row := pgq._encode_row(v_table, case v_format when 'json' then 'json' else 'urlencode' end, v_columns, 'old');
+            if v_key <> v_columns and (v_options ->> 'old_row')::boolean is distinct from true then
+                old_when := pgq._capture_differs(v_table, v_key);
             end if;
-        end loop;
-        if v_options ? 'when' then
-            v_where := array_append(v_where, format(e'(select (%s\n)::pg_catalog.bool from (select %s.*) as t)', v_options ->> 'when', v_record));
         end if;
-        if i_capture.cap_level = 'statement' then
-            v_from := case i_op
-                when 'INSERT' then ' from new_rows as new'
-                when 'DELETE' then ' from old_rows as old'
-                when 'UPDATE' then case when not i_paired then ' from new_rows as new' else
-                -- Both have the order in which the executor made them. A full join cannot become a nested loop,
-                -- whatever number of rows the plan was made for.
-                e'\n          from (select pg_catalog.row_number() over () as "skytools row", r.* from new_rows as r) as new\n'
-                     '          full join (select pg_catalog.row_number() over () as "skytools row", r.* from old_rows as r) as old\n'
-                     '            on new."skytools row" = old."skytools row"' end end;
+        if v_rest <> '{}' then
+            condition := format('(%s or not (%s))', pgq._capture_differs(v_table, v_columns), pgq._capture_differs(v_table, v_rest));
         end if;
     end if;
-    if not i_paired then
-        v_where := array_append(v_where, pgq._capture_same_keys(v_table, v_key));
+    for v_n in 1..4 loop
+        v_expression := format(e'(select (%s\n)::pg_catalog.text from (select %s.*) as t)', v_options ->> ('extra' || v_n), v_record);
+        if not v_options ? ('extra' || v_n) then
+            continue;
+        elsif v_n = 2 then
+            old_row := v_expression;
+            old_when := null;
+        else
+            extras[case v_n when 1 then 1 else v_n - 1 end] := v_expression;
+        end if;
+    end loop;
+    if v_options ? 'when' then
+        condition := concat_ws(' and ', condition, format(e'(select (%s\n)::pg_catalog.bool from (select %s.*) as t)', v_options ->> 'when', v_record));
     end if;
-    return format('select %s%s%s%s', array_to_string(v_fields, ', '), v_from,
-                  case when v_where <> '{}' then e'\n         where ' || array_to_string(v_where, ' and ') else '' end,
-                  case when i_capture.cap_level = 'statement' and i_op = 'UPDATE' and i_paired then e'\n         order by new."skytools row"' else '' end);
+end $$;
+
+-- pgq._capture_select(i_capture, i_op, i_row, i_paired) -> text
+-- The SELECT that turns the rows new and old into events: type, data, extra1 to extra4.
+-- i_row      SQL for a FROM item with new and old, for a capture by row
+-- i_paired   as in pgq._capture_event()
+-- raises     PQ014  the options name a column that the table does not have
+-- runs as    caller
+create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_row text, i_paired boolean) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_event record;
+    v_pairs boolean := i_op = 'UPDATE' and i_paired and i_row = '';
+    v_from text;
+begin
+    select * into v_event from pgq._capture_event(i_capture, i_op, i_paired);
+    if i_op <> 'TRUNCATE' then
+        v_from := case
+            when i_row <> '' then i_row
+            when i_op = 'INSERT' then 'new_rows as new'
+            when i_op = 'DELETE' then 'old_rows as old'
+            when not i_paired then 'new_rows as new'
+            -- Both have the order in which the executor made them. A full join cannot become a nested loop,
+            -- whatever number of rows the plan was made for.
+            else e'(select pg_catalog.row_number() over () as "skytools row", r.* from new_rows as r) as new\n'
+                  '          full join (select pg_catalog.row_number() over () as "skytools row", r.* from old_rows as r) as old\n'
+                  '            on new."skytools row" = old."skytools row"' end;
+    end if;
+    v_event.condition := concat_ws(' and ', v_event.condition, case when not i_paired then
+        pgq._capture_same_keys(i_capture.cap_table, pgq._capture_key(i_capture.cap_table, i_capture.cap_options)) end);
+    return format('select %s, %s, %s, %s, %s, %s', v_event.type, v_event.data, v_event.extras[1],
+                  case when v_event.old_when is null then coalesce(v_event.old_row, 'null')
+                       else format('case when %s then %s end', v_event.old_when, v_event.old_row) end,
+                  v_event.extras[2], v_event.extras[3])
+        || coalesce(e'\n          from ' || v_from, '') || coalesce(e'\n         cross join lateral ' || v_event.data_from, '')
+        || coalesce(e'\n         where ' || nullif(v_event.condition, ''), '')
+        || case when v_pairs then e'\n         order by new."skytools row"' else '' end;
 end $$;
 
 -- pgq._capture_pairs(i_capture) -> boolean
@@ -172,17 +201,14 @@ $$;
 -- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired) -> text
 -- The statement that stores the events of a change.
 -- i_slot     the number of the queue's current table
--- i_row      SQL for the rows new and old, where the statement runs by EXECUTE
--- i_paired   as in pgq._capture_select()
+-- i_row      as in pgq._capture_select()
+-- i_paired   as in pgq._capture_event()
 -- runs as    caller
 create or replace function pgq._capture_insert(i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    v_select text := pgq._capture_select(i_capture, i_op, i_paired);
+    v_select text := pgq._capture_select(i_capture, i_op, i_row, i_paired);
 begin
-    if i_row <> '' then
-        v_select := regexp_replace(v_select, e'(\\n         where .*)?$', i_row || '\1');
-    end if;
     if pgq._capture_writes(i_capture) then
         return format(e'insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)\n        select pg_catalog.now(), s.* from (%s) as s',
                       pgq._event_table(i_capture.cap_queue, i_slot), v_select);
@@ -193,6 +219,17 @@ begin
                   '                  from (%s) as s (type, data, e1, e2, e3, e4)) as a where a.types is not null',
                   (select q.queue_name from pgq.queue q where q.queue_id = i_capture.cap_queue), v_select);
 end $$;
+
+-- pgq._capture_rows(i_op, i_new, i_old) -> text
+-- SQL for a FROM item with the rows new and old of a trigger by row.
+-- runs as    caller
+create or replace function pgq._capture_rows(i_op text, i_new text, i_old text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case i_op when 'INSERT' then format('(select (%s).*) as new', i_new)
+                     when 'DELETE' then format('(select (%s).*) as old', i_old)
+                     when 'UPDATE' then format('(select (%s).*) as new cross join (select (%s).*) as old', i_new, i_old)
+                     else '' end
+$$;
 
 -- pgq._capture_statement(i_id, i_op) -> text
 -- What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated.
@@ -210,11 +247,48 @@ begin
             using errcode = 'PQ014', hint = format('drop function pgq.capture_%s() cascade', i_id);
     end if;
     execute format('select pgq.event_%s_slot()', v_capture.cap_queue) into v_slot;
-    return pgq._capture_insert(v_capture, i_op, v_slot, case
-        when v_capture.cap_level = 'statement' or i_op = 'TRUNCATE' then ''
-        else case i_op when 'INSERT' then ' from (select ($1).*) as new' when 'DELETE' then ' from (select ($2).*) as old'
-                       else ' from (select ($1).*) as new cross join (select ($2).*) as old' end end);
+    return pgq._capture_insert(v_capture, i_op, v_slot,
+                               case when v_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, '$1', '$2') end);
 end $$;
+
+-- pgq._capture_code(i_capture, i_op, i_slot) -> text
+-- PL/pgSQL for one operation: the condition of a branch, and what it does.
+-- i_slot     the number of the queue's current table
+-- raises     PQ014  the options name a column that the table does not have
+-- runs as    caller
+create or replace function pgq._capture_code(i_capture pgq.captured, i_op text, i_slot integer) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $code$
+declare
+    v_event record;
+    v_row text := case when i_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, 'new', 'old') end;
+    v_insert text;
+    v_count text := e'get diagnostics v_count = row_count;\n            ';
+begin
+    if not pgq._capture_writes(i_capture) then
+        return format(e'tg_op = %L then\n            %s;\n', i_op,
+                      regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
+    elsif v_row = '' and i_op <> 'TRUNCATE' then
+        v_insert := pgq._capture_insert(i_capture, i_op, i_slot) || e';\n            ' || v_count;
+        -- The common update looks at the new rows only; it stores nothing where keys change, or where there is nothing.
+        return format(e'tg_op = %L then\n            %s', i_op,
+            case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
+                format(e'%s;\n            %sif v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s',
+                       pgq._capture_insert(i_capture, i_op, i_slot, '', false), v_count, i_capture.cap_queue, v_insert)
+            else v_insert end)
+            || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
+            || case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then e'            end if;\n' else '' end;
+    end if;
+    select * into v_event from pgq._capture_event(i_capture, i_op, true);
+    -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
+    return format(e'tg_op = %L and %spgq.event_%s_admit(1) is not null then\n', i_op, '(' || v_event.condition || ') and ', i_capture.cap_queue)
+        || case when v_event.data_from is null then format(e'            v_data := %s;\n', v_event.data) else '' end
+        || case when v_event.old_row is null then ''
+                when v_event.old_when is null then format(e'            v_old := %s;\n', v_event.old_row)
+                else format(e'            if %s then\n            v_old := %s;\n            end if;\n', v_event.old_when, v_event.old_row) end
+        || format(e'            insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2)\n            select pg_catalog.now(), %s, %s, %s, v_old%s;\n',
+                  pgq._event_table(i_capture.cap_queue, i_slot), v_event.type, case when v_event.data_from is null then 'v_data' else v_event.data end,
+                  v_event.extras[1], ' from ' || v_event.data_from);
+end $code$;
 
 -- pgq._make_capture_code(i_capture) -> void
 -- Write the trigger function of a captured table, and note the table's shape.
@@ -225,46 +299,35 @@ language plpgsql set search_path = pg_catalog, pg_temp as $make$
 declare
     v_shape text := pgq._shape(i_capture.cap_table);
     v_writes boolean := pgq._capture_writes(i_capture);
+    v_fits text := format('pgq._shape(%L::pg_catalog.regclass) = %L', i_capture.cap_table::oid, v_shape);
     v_body text := '';
-    v_op text;
-    v_row text := case when i_capture.cap_level = 'statement' then '' else ' using new, old' end;
 begin
-    for v_op in select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o loop
-        v_body := v_body || format(e'    %s tg_op = %L then\n', case when v_body = '' then 'if' else 'elsif' end, v_op);
-        if v_writes then
-            for v_slot in 0..2 loop
-                v_body := v_body || format(e'        %s\n        %s;\n', case v_slot
-                        when 0 then format('if pgq.event_%s_slot() = 0 then', i_capture.cap_queue)
-                        when 1 then format('elsif pgq.event_%s_slot() = 1 then', i_capture.cap_queue)
-                        else 'else' end, case
-                        -- The common update looks at the new rows only; it stores nothing where keys change, or where there is nothing.
-                        when v_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
-                            format(e'%s;\n        if not found then\n        %s;\n        end if',
-                                   pgq._capture_insert(i_capture, v_op, v_slot, '', false), pgq._capture_insert(i_capture, v_op, v_slot))
-                        else pgq._capture_insert(i_capture, v_op, v_slot) end);
-            end loop;
-            v_body := v_body || format(e'        end if;\n        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n',
-                                       i_capture.cap_queue);
-        else
-            v_body := v_body || regexp_replace(pgq._capture_insert(i_capture, v_op, 0), '^select', '        perform') || e';\n';
-        end if;
+    for v_slot in 0..case when v_writes then 2 else 0 end loop
+        v_body := v_body || format(e'    %s %s%s then\n%s        end if;\n', case v_slot when 0 then 'if' else 'elsif' end,
+            case when v_writes then format('pgq.event_%s_slot() = %s and ', i_capture.cap_queue, v_slot) else '' end, v_fits,
+            -- Updates come first: they are the most common.
+            (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, v_slot), '' order by o.n)
+               from (select upper(u.o) as op, row_number() over (order by u.o <> 'update', u.n) as n
+                       from jsonb_array_elements_text(i_capture.cap_options -> 'operations') with ordinality u (o, n)) o));
     end loop;
-    execute format('create or replace function pgq.capture_%s() returns trigger language plpgsql %s as %L', i_capture.cap_id,
-        case when v_writes then 'security definer set search_path = pg_catalog, pg_temp' else '' end, format(e'
+    execute format('create or replace function pgq.capture_%s() returns trigger language plpgsql %s %s as %L', i_capture.cap_id,
+        case when v_writes then 'security definer set search_path = pg_catalog, pg_temp' else '' end,
+        -- A plan that was made for many rows would be compiled again for each single one.
+        case when i_capture.cap_level = 'statement' then 'set jit = off' else '' end, format(e'
 #variable_conflict use_column
 declare
     v_count bigint;
     v_slot integer;
+    v_data text;
+    v_old text;
 begin
-    if pgq._shape(''%1$s''::pg_catalog.regclass) is distinct from %2$L then
-        execute pgq._capture_statement(%3$s, tg_op)%4$s;
-%5$s        return null;
-    end if;
-%6$s    end if;
+%1$s    else
+        execute pgq._capture_statement(%2$s, tg_op)%3$s;
+%4$s    end if;
     return null;
-end ', i_capture.cap_table::oid, v_shape, i_capture.cap_id, v_row,
+end ', v_body, i_capture.cap_id, case when i_capture.cap_level = 'statement' then '' else ' using new, old' end,
             case when v_writes then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n',
-                                           i_capture.cap_queue) else '' end, v_body));
+                                           i_capture.cap_queue) else '' end));
     execute format('revoke all on function pgq.capture_%s() from public', i_capture.cap_id);
     if to_regrole('pgq_admin') is not null then
         execute format('grant execute on function pgq.capture_%s() to pgq_admin', i_capture.cap_id);

@@ -40,7 +40,7 @@ language sql stable as $$
 $$;
 
 -- pgq._shape(i_table) -> text
--- A hash of what generated code supposes about a table: its name, columns, keys and place in a tree. Declared immutable,
+-- A hash of what generated code supposes about a table: its oid, name, columns, keys and place in a tree. Declared immutable,
 -- although it is not: so a comparison with a constant in PL/pgSQL is done when the expression is planned, and costs nothing
 -- per row. The plan depends on the table, if the argument is a literal like '123'::regclass: Postgres plans it anew after
 -- each ALTER.
@@ -55,7 +55,7 @@ declare
     v_types text[];
     v_now text[];
 begin
-    select c.relnamespace, row(n.nspname, c.relname, c.relkind, c.relispartition,
+    select c.relnamespace, row(c.oid, n.nspname, c.relname, c.relkind, c.relispartition,
                (select array_agg(row(a.attnum, a.attname, a.atttypid, a.attgenerated) order by a.attnum)
                   from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
                (select array_agg(row(x.indisprimary, x.indkey) order by x.indisprimary)
@@ -188,6 +188,24 @@ language sql stable as $$
             || coalesce(string_agg(format('coalesce(%s, ''null'')', c.value), ' || '','' || ' order by c.n) || ' || ', '') || ''')'''
         end
       from c
+$$;
+
+-- pgq._encode_json_from(i_table, i_columns, i_record) -> text
+-- SQL for a FROM item of which row_to_json() makes what pgq._encode_row() does, in fewer steps: it writes numbers that are not
+-- to be numbers, JSON, arrays and rows as their text, and all else as it is.
+-- i_columns  as in pgq._encode_row()
+-- runs as    caller
+create or replace function pgq._encode_json_from(i_table regclass, i_columns name[], i_record text) returns text
+language sql stable as $$
+    select pg_catalog.format('(select %s)', pg_catalog.string_agg(pg_catalog.format(
+               case when p.typnamespace = 'pg_catalog'::pg_catalog.regnamespace and p.typtype = 'b' and p.typcategory <> 'A'
+                         and p.typname <> all ('{numeric,float4,float8,json,jsonb}')
+                    then '%1$s' else '%2$s as %3$I' end,
+               v.value, pgq._text_of(v.value, t.type), t.name), ', ' order by t.attnum))
+      from pgq._table_columns(i_table) t
+      join pg_catalog.pg_type p on p.oid = t.type
+     cross join lateral (select pg_catalog.format('%s.%I', i_record, t.name) as value) v
+     where i_columns is null or t.name = any (i_columns)
 $$;
 
 -- pgq._encode_sql_key(i_table, i_key, i_record) -> text
