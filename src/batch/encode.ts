@@ -40,16 +40,26 @@ function arrayLiteral(items: readonly unknown[], column: ColumnType, row: number
 
 /** Texts as one array, as Postgres reads it. */
 export function textArray(values: readonly (string | null)[]): string {
-  const items = values.map((value) => (value === null ? 'NULL' : `"${value.replace(/[\\"]/g, '\\$&')}"`))
-  return `{${items.join(',')}}`
+  let text = ''
+  for (const value of values) {
+    if (text !== '') text += ','
+    if (value === null) text += 'NULL'
+    else text += /[\\"]/.test(value) ? `"${value.replace(/[\\"]/g, '\\$&')}"` : `"${value}"`
+  }
+  return `{${text}}`
 }
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' }
 
+const special = /[\\\n\r\t]/
+
 /** One line of COPY's text format. */
 export function copyLine(values: readonly (string | null)[]): string {
-  const fields = values.map((value) =>
-    value === null ? '\\N' : value.replace(/[\\\n\r\t]/g, (char) => escapes[char] ?? char),
-  )
-  return `${fields.join('\t')}\n`
+  let line = ''
+  for (const value of values) {
+    if (value === null) line += '\\N'
+    else line += special.test(value) ? value.replace(/[\\\n\r\t]/g, (char) => escapes[char] ?? char) : value
+    line += '\t'
+  }
+  return `${line.slice(0, -1)}\n`
 }

@@ -21,11 +21,18 @@ export async function* chunksOf<R>(rows: Rows<R>, size: number, signal?: AbortSi
 /** The values of a row in the order of the columns. `number` counts from 1. */
 export function encodeRow(row: object, columns: readonly ColumnType[], number: number): (string | null)[] {
   const record = row as Readonly<Record<string, unknown>>
-  const values = columns.map((column) => {
+  // A loop: this is done for each value of millions.
+  const values: (string | null)[] = []
+  for (const column of columns) {
     const value = record[column.name]
-    if (value !== undefined) return encodeValue(value, column, number)
-    throw new SkytoolsError('PQ066', `row ${number} has no column ${column.name}`, 'give null where there is no value')
-  })
+    if (value === undefined)
+      throw new SkytoolsError(
+        'PQ066',
+        `row ${number} has no column ${column.name}`,
+        'give null where there is no value',
+      )
+    values.push(encodeValue(value, column, number))
+  }
   const keys = Object.keys(record)
   if (keys.length > columns.length) {
     const known = new Set(columns.map(({ name }) => name))
