@@ -1,6 +1,7 @@
 import { batch } from './batch.ts'
 import { capture } from './capture.ts'
 import { coop } from './coop.ts'
+import { e2e } from './e2e.ts'
 import { held } from './held.ts'
 import { insert } from './insert.ts'
 import { mover } from './mover.ts'
@@ -9,7 +10,7 @@ import { type BenchReport, printReport } from './support/report.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch, capture }
+const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch, capture, e2e }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

@@ -9,6 +9,7 @@ import { bundleSql } from '../../src/schema/bundle.ts'
 export interface BenchServer {
   readonly bin: string
   readonly version: string
+  readonly pid: number
   readonly host: string
   readonly port: number
   /** Whether `create extension pgq` works: upstream's C implementation. */
@@ -100,6 +101,7 @@ export async function startBenchServer(settings: Record<string, string> = {}): P
   return {
     bin,
     version,
+    pid: child.pid ?? 0,
     host: dir,
     port,
     hasUpstream: upstream.rows.length > 0,

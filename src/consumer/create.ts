@@ -9,6 +9,7 @@ import type { Batch } from './batch.ts'
 import { registerConsumer } from './consumer.ts'
 import { touchBatch, unregisterWorker } from './coop.ts'
 import { type ConsumerListeners, type ConsumerOptions, type HandledBatch, settings } from './options.ts'
+import { pace } from './pace.ts'
 import { describe, processBatch } from './process.ts'
 
 export interface ConsumerStats {
@@ -58,6 +59,10 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
   // What an earlier process has noted is cleared by the first success.
   let noted = true
 
+  // Who has said how large batches shall be gets them so.
+  const wanted = config.batch.minCount !== undefined || config.batch.minInterval !== undefined
+  const speed = pace(config.chunk)
+
   const prepare = async (): Promise<void> => {
     if (registered) return
     if (!coop) await registerConsumer(db, queue, consumer)
@@ -78,6 +83,7 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
   }
   const failed = async (error: unknown): Promise<void> => {
     failures += 1
+    speed.missed()
     if (connectionLost(error) || transient(error)) return
     noted = true
     // Whoever looks at the queue shall see it; that it cannot be noted is no reason to give up.
@@ -97,8 +103,18 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
     }
     try {
       const signal = AbortSignal.any([stop, lost.signal])
-      const done = await processBatch({ db, settings: config, listeners: options, signal, failures, onOpen })
-      if (!done) return false
+      const work = { db, settings: config, listeners: options, signal, failures, onOpen }
+      const minCount = wanted ? undefined : speed.minCount()
+      let done: HandledBatch | undefined
+      if (minCount !== undefined)
+        done = await processBatch({ ...work, settings: { ...config, batch: { ...config.batch, minCount } } })
+      if (minCount !== undefined && !done) speed.missed()
+      done ??= await processBatch(work)
+      if (!done) {
+        speed.missed()
+        return false
+      }
+      speed.handled(done.events)
       await succeeded()
       count(done)
       return true

@@ -292,6 +292,22 @@ describe.each(databases)('a consumer on $name', ({ open }) => {
     expect(await consumer.once()).toMatchObject({ batches: 1, events: 3 })
   })
 
+  it('takes the batches of many ticks as one when it lags behind, and each event once', async () => {
+    await using db = await open()
+    await busyQueue(db, 'q', ['c'])
+    for (let n = 0; n < 60; n += 1) {
+      await insertEvent(db, 'q', { data: String(2 * n) })
+      await insertEvent(db, 'q', { data: String(2 * n + 1) })
+      await tick(db, 'q')
+    }
+    const seen: number[] = []
+    const consumer = consumerOf(db, { batchHandler: (events) => seen.push(...events.map(({ data }) => Number(data))) })
+    const { batches, events } = await consumer.once()
+    expect(events).toBe(120)
+    expect(batches).toBeLessThan(15)
+    expect(seen).toEqual(Array.from({ length: 120 }, (_, n) => n))
+  })
+
   it('subscribes itself, unless it shall not', async () => {
     await using db = await open()
     await busyQueue(db, 'q')
