@@ -124,6 +124,7 @@ export { type Activity, activity, type ConsumerActivity, type QueueActivity } fr
 export type { Finding, RetryState } from './status/findings.ts'
 export { type Status, status } from './status/status.ts'
 export { type LongTransaction, longTransactions } from './status/transactions.ts'
+export type { Trouble } from './status/troubles.ts'
 export type { TickerConfig, TickerDaemonOptions } from './ticker/config.ts'
 export {
   createTicker,

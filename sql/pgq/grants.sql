@@ -7,7 +7,7 @@ declare
     v_role text;
     v_function record;
 begin
-    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.paused_consumer, pgq.captured_table, pgq.queue_option to public;
+    grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscriber, pgq.subscription, pgq.paused_consumer, pgq.captured_table, pgq.queue_option to public;
     foreach v_role in array array['pgq_reader', 'pgq_admin'] loop
         if pg_catalog.to_regrole(v_role) is not null then
             execute pg_catalog.format('grant select on pgq.consumer, pgq.queue, pgq.tick, pgq.subscription, pgq.event_template, pgq.dead_letter, pgq.consumer_failure to %I', v_role);

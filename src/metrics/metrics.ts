@@ -1,6 +1,7 @@
 import { Counter, Gauge, Registry } from 'prom-client'
 import { type Connectable, toDb } from '../db/open.ts'
 import { type Status, status } from '../status/status.ts'
+import type { Trouble } from '../status/troubles.ts'
 
 type Label = 'database' | 'queue' | 'consumer'
 type Sample = readonly [labels: Partial<Record<Label, string>>, value: number | bigint | null]
@@ -14,6 +15,18 @@ interface Metric {
 
 const ofQueue = ['database', 'queue'] as const
 const ofConsumer = ['database', 'queue', 'consumer'] as const
+
+/** Of each consumer, and of those that are no more but for their dead letters. */
+function ofTroubles({ consumers, troubles }: Status, read: (trouble: Trouble) => number | bigint): Sample[] {
+  const values = new Map(
+    consumers.map(({ queue, consumer }) => [JSON.stringify([queue, consumer]), 0 as number | bigint]),
+  )
+  for (const trouble of troubles) values.set(JSON.stringify([trouble.queue, trouble.consumer]), read(trouble))
+  return [...values].map(([key, value]) => {
+    const [queue, consumer] = JSON.parse(key) as [string, string]
+    return [{ queue, consumer }, value]
+  })
+}
 
 /** Every metric, in the order in which it is printed. Names that end in _total only grow: counters. */
 const metrics: readonly Metric[] = [
@@ -98,6 +111,24 @@ const metrics: readonly Metric[] = [
     help: 'Time since the consumer opened or finished a batch',
     labels: ofConsumer,
     read: ({ consumers }) => consumers.map(({ queue, consumer, lastSeen }) => [{ queue, consumer }, lastSeen]),
+  },
+  {
+    name: 'skytools_consumer_paused',
+    help: '1 while the consumer is paused',
+    labels: ofConsumer,
+    read: (found) => ofTroubles(found, ({ paused }) => (paused === null ? 0 : 1)),
+  },
+  {
+    name: 'skytools_consumer_batch_failures',
+    help: 'How often in a row the batch of the consumer has failed',
+    labels: ofConsumer,
+    read: (found) => ofTroubles(found, ({ failures }) => failures),
+  },
+  {
+    name: 'skytools_consumer_dead_letters',
+    help: 'Dead letters of the consumer',
+    labels: ofConsumer,
+    read: (found) => ofTroubles(found, ({ deadLetters }) => deadLetters),
   },
   {
     name: 'skytools_oldest_transaction_seconds',

@@ -4,6 +4,7 @@ import type { QueueActivity } from './activity.ts'
 import { ago } from './ago.ts'
 import { size } from './bytes.ts'
 import type { LongTransaction } from './transactions.ts'
+import type { Trouble } from './troubles.ts'
 
 export interface Finding {
   /** What it is about, such as `queue orders`. */
@@ -26,6 +27,7 @@ interface State {
   readonly retries: readonly RetryState[]
   readonly sizes: readonly QueueActivity[]
   readonly transactions: readonly LongTransaction[]
+  readonly troubles: readonly Trouble[]
 }
 
 /** Seconds that a ticker may be late, beyond what a queue's settings ask of it, before we say so. */
@@ -36,6 +38,8 @@ const consumerGrace = 300
 const maintenanceGrace = 600
 /** Events that may wait for a retry in one queue. */
 const retryGrace = 10_000
+/** Seconds for which a new dead letter is news. */
+const recentDead = 86_400
 /** Seconds for which a transaction may stay open. */
 export const transactionGrace = 300
 
@@ -43,7 +47,8 @@ export const transactionGrace = 300
 export function findings(state: State): Finding[] {
   return [
     ...state.queues.flatMap((queue) => ofQueue(queue, state)),
-    ...state.consumers.flatMap(ofConsumer),
+    ...state.troubles.flatMap(ofTrouble),
+    ...state.consumers.filter((consumer) => !explained(consumer, state.troubles)).flatMap(ofConsumer),
     ...state.retries.flatMap(ofRetries),
     ...state.transactions.map(ofTransaction),
   ]
@@ -106,6 +111,38 @@ function ofConsumer({ queue, consumer, lag, lastSeen, batch, pendingEvents }: Co
   }
   return []
 }
+
+function ofTrouble(trouble: Trouble): Finding[] {
+  const { queue, consumer, paused, failures, error, failing, deadLetters, lastDead } = trouble
+  const subject = `consumer ${consumer} of ${queue}`
+  const names = `${shellQuote(queue)} ${shellQuote(consumer)}`
+  const found: Finding[] = []
+  if (paused !== null) {
+    const problem = `it is paused since ${ago(paused)}: it gets nothing, and holds the events of the queue`
+    found.push({ subject, problem, remedy: `skytools consumer resume ${names}` })
+  }
+  if (failures > 0) {
+    const problem = `its batch has failed ${failures} times since ${ago(failing ?? 0)}: ${oneLine(error ?? 'no reason given')}`
+    found.push({ subject, problem, remedy: 'mend what its handler fails at: it tries again by itself' })
+  }
+  // Old ones are known: whoever keeps them is not told again each day.
+  if (lastDead !== null && lastDead < recentDead) {
+    const problem = `${deadLetters} dead letters, the last ${ago(lastDead)} ago`
+    const list = `skytools dlq list ${shellQuote(queue)} --consumer ${shellQuote(consumer)}`
+    found.push({ subject, problem, remedy: `${list}; then skytools dlq replay ${names}, or purge` })
+  }
+  return found
+}
+
+/** Why it lags is said already. */
+function explained({ queue, consumer }: ConsumerInfo, troubles: readonly Trouble[]): boolean {
+  return troubles.some(
+    (trouble) =>
+      trouble.queue === queue && trouble.consumer === consumer && (trouble.paused !== null || trouble.failures > 0),
+  )
+}
+
+const oneLine = (text: string) => (text.length > 200 ? `${text.slice(0, 200)}…` : text).replace(/\s+/g, ' ')
 
 function ofTransaction(transaction: LongTransaction): Finding {
   const { pid, gid, user, database, application, state, age, writes } = transaction

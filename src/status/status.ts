@@ -8,6 +8,7 @@ import { schemaStatus } from '../schema/install.ts'
 import { type Activity, activity } from './activity.ts'
 import { type Finding, findings, type RetryState, transactionGrace } from './findings.ts'
 import { type LongTransaction, longTransactions } from './transactions.ts'
+import { type Trouble, troubles } from './troubles.ts'
 
 export interface Status {
   readonly version: string | undefined
@@ -19,6 +20,8 @@ export interface Status {
   readonly activity: Activity
   /** Transactions that are open for long, in any database of the cluster: they hold up rotation, or VACUUM. */
   readonly transactions: readonly LongTransaction[]
+  /** Consumers that are paused, fail, or have dead letters. */
+  readonly troubles: readonly Trouble[]
   /** What is wrong, or may be, and what to do; empty when all is well. */
   readonly findings: readonly Finding[]
 }
@@ -35,6 +38,7 @@ export async function status(connection: Connectable): Promise<Status> {
   const queues = await queueInfo(db)
   const consumers = await consumerInfo(db)
   const retries = await retryStates(db)
+  const stopped = await troubles(db)
   const done = await activity(db)
   const transactions = await longTransactions(db, transactionGrace)
   return {
@@ -44,11 +48,12 @@ export async function status(connection: Connectable): Promise<Status> {
     retries,
     activity: done,
     transactions,
+    troubles: stopped,
     findings: [
       ...(pending.length > 0
         ? [{ subject: 'bundle', problem: `version ${version}; this is ${newest}`, remedy: 'skytools upgrade' }]
         : []),
-      ...findings({ queues, consumers, retries: retries ?? [], sizes: done.queues, transactions }),
+      ...findings({ queues, consumers, retries: retries ?? [], sizes: done.queues, transactions, troubles: stopped }),
     ],
   }
 }

@@ -92,6 +92,7 @@ describe.each(databases)('metrics on $name', ({ open, openEmpty }) => {
     expect(names.filter((name) => !asked.has(name))).toEqual([
       'skytools_queue_new_events',
       'skytools_consumer_last_seen_seconds',
+      'skytools_consumer_paused',
     ])
   })
 })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { longTransactions, status } from '../../../src/index.ts'
+import { createMetrics, longTransactions, status } from '../../../src/index.ts'
 import { size } from '../../../src/status/bytes.ts'
 import { consumerKey, rates } from '../../../src/status/top.ts'
 import { databases, servers } from '../../support/databases.ts'
@@ -19,6 +19,36 @@ describe.each(databases)('rates on $name', ({ open }) => {
     expect(queues.get('q')).toBe(2)
     expect(out.get(consumerKey({ queue: 'q', consumer: 'fast' }))).toBe(2)
     expect(out.get(consumerKey({ queue: 'q', consumer: 'slow' }))).toBe(0)
+  })
+})
+
+describe.each(databases)('troubles of consumers on $name', ({ open }) => {
+  it('are findings with their remedy, and metrics: paused, failing, dead letters', async () => {
+    await using db = await open()
+    await busyQueue(db, 'q', ['paused', 'failing', 'fine'])
+    await insert(db, 'q', '1')
+    await tick(db, 'q')
+    await db.query(`select pgq.pause_consumer('q', 'paused')`)
+    for (let n = 0; n < 2; n += 1) await db.query(`select pgq.note_failure('q', 'failing', E'no\nroute')`)
+    const [opened] = await db.query<{ batch: bigint }>(`select pgq.next_batch('q', 'fine') as batch`)
+    await db.query(`select pgq.event_dead($1, 1, 'bad address')`, [opened?.batch])
+    const { findings, troubles } = await status(db)
+    expect(troubles).toMatchObject([
+      { consumer: 'failing', paused: null, failures: 2, error: 'no\nroute', deadLetters: 0n },
+      { consumer: 'fine', failures: 0, deadLetters: 1n },
+      { consumer: 'paused', paused: expect.any(Number), failures: 0, deadLetters: 0n },
+    ])
+    const said = findings.map(({ subject, problem, remedy }) => `${subject}: ${problem} > ${remedy}`).join('\n')
+    expect(said).toMatch(/consumer paused of q: it is paused since .* > skytools consumer resume q paused/)
+    expect(said).toMatch(/consumer failing of q: its batch has failed 2 times since .*: no route > mend/)
+    expect(said).toMatch(
+      /consumer fine of q: 1 dead letters, the last .* ago > skytools dlq list q --consumer fine; then/,
+    )
+    const text = await createMetrics({ databases: { main: db } }).text()
+    expect(text).toContain('skytools_consumer_paused{database="main",queue="q",consumer="paused"} 1')
+    expect(text).toContain('skytools_consumer_paused{database="main",queue="q",consumer="fine"} 0')
+    expect(text).toContain('skytools_consumer_batch_failures{database="main",queue="q",consumer="failing"} 2')
+    expect(text).toContain('skytools_consumer_dead_letters{database="main",queue="q",consumer="fine"} 1')
   })
 })
 
