@@ -3817,6 +3817,21 @@ begin
     return 1;
 end $$;
 
+-- pgq._forget_names(i_consumers integer[]) -> void
+-- Delete those of the consumer names that nobody uses any more: workers may come with a new name each time.
+-- locks      their rows; one that somebody is just registering is left alone
+-- runs as    caller, within a security definer function
+create or replace function pgq._forget_names(i_consumers integer[]) returns void
+language plpgsql as $$
+declare
+    v_free integer[];
+begin
+    -- Who registers a name holds its row: after this nobody can, and the next statement sees all who have.
+    v_free := array(select c.co_id from pgq.consumer c where c.co_id = any (i_consumers) for update skip locked);
+    delete from pgq.consumer c
+     where c.co_id = any (v_free) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+end $$;
+
 -- pgq.unregister_consumer(x_queue_name, x_consumer_name) -> integer
 -- End a subscription, its subconsumers' too. Its open batches and its events that wait for a retry are given up.
 -- The name of a subconsumer ends that subconsumer alone.
@@ -3829,7 +3844,6 @@ declare
     v_sub pgq.subscriber;
     v_pos record;
     v_members integer;
-    v_names integer[];
     v_count integer;
 begin
     select s.* into v_sub
@@ -3847,18 +3861,15 @@ begin
     -- A subconsumer's row has both ticks (a batch is open) or none.
     if v_members > 1 and (v_pos.last_tick is null) = (v_pos.next_tick is null) then
         delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
+        perform pgq._forget_names(array[v_sub.sub_consumer]);
         return 1;
     end if;
 
     delete from pgq.retry_queue r where r.ev_owner = v_sub.sub_id;
     delete from pgq.subscriber s where s.sub_id = v_sub.sub_id;
     get diagnostics v_count = row_count;
-    -- Names that nobody uses any more: its own, and those of subconsumers that it had. Who is just registering one holds its row.
-    v_names := array(select c.co_id from pgq.consumer c
-                      where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')
-                        for update skip locked);
-    delete from pgq.consumer c
-     where c.co_id = any (v_names) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+    perform pgq._forget_names(array(select c.co_id from pgq.consumer c
+                                     where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')));
     return v_count;
 end $$;
 
@@ -5821,6 +5832,7 @@ declare
     v_main record;
     v_sub record;
     v_pos record;
+    v_consumer_id integer;
 begin
     select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
     select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
@@ -5834,8 +5846,12 @@ begin
                   hint = format('let it finish, or give the batch''s events up: select pgq_coop.unregister_subconsumer(%L, %L, %L, 1)',
                                 i_queue_name, i_consumer_name, i_subconsumer_name);
     end if;
-    delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
-    return case when found then 1 else 0 end;
+    delete from pgq.subscriber s where s.sub_key = v_sub.sub_key returning s.sub_consumer into v_consumer_id;
+    if not found then
+        return 0;
+    end if;
+    perform pgq._forget_names(array[v_consumer_id]);
+    return 1;
 end $$;
 
 -- pgq_coop.next_batch_custom(i_queue_name, i_consumer_name, i_subconsumer_name, i_min_lag, i_min_count, i_min_interval, i_dead_interval) -> bigint
@@ -5871,6 +5887,7 @@ declare
     v_next record;
     v_batch bigint;
     v_held integer;
+    v_name integer;
 begin
     -- Both rows are held: whoever ends the worker, or takes it for dead, has done so before, or waits.
     loop
@@ -5920,7 +5937,8 @@ begin
             continue when not pgq._move(v_dead.sub_key, v_dead.slot, v_dead.seq,
                 case when v_dead.sub_key = v_main.sub_key then v_dead.next_tick end, null, null, v_dead.active);
             if v_dead.sub_key <> v_main.sub_key then
-                delete from pgq.subscriber s where s.sub_key = v_dead.sub_key;
+                delete from pgq.subscriber s where s.sub_key = v_dead.sub_key returning s.sub_consumer into v_name;
+                perform pgq._forget_names(array[v_name]);
             end if;
             continue when v_dead.batch is null;
             v_batch := v_dead.batch;
@@ -7555,6 +7573,8 @@ comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is
     'Subscribe a consumer to a queue at a tick, or move a subscribed one there; a batch that it has open is then dropped';
+comment on function pgq._forget_names(int4[]) is
+    'Delete those of the consumer names that nobody uses any more';
 comment on function pgq.unregister_consumer(text, text) is
     'End a subscription, its subconsumers'' too';
 comment on function pgq.find_tick_helper(int4, int8, timestamptz, int8, int8, interval) is

@@ -240,6 +240,8 @@ comment on function pgq.register_consumer(text, text) is
     'Subscribe a consumer to a queue';
 comment on function pgq.register_consumer_at(text, text, int8) is
     'Subscribe a consumer to a queue at a tick, or move a subscribed one there; a batch that it has open is then dropped';
+comment on function pgq._forget_names(int4[]) is
+    'Delete those of the consumer names that nobody uses any more';
 comment on function pgq.unregister_consumer(text, text) is
     'End a subscription, its subconsumers'' too';
 comment on function pgq.find_tick_helper(int4, int8, timestamptz, int8, int8, interval) is

@@ -78,6 +78,21 @@ begin
     return 1;
 end $$;
 
+-- pgq._forget_names(i_consumers integer[]) -> void
+-- Delete those of the consumer names that nobody uses any more: workers may come with a new name each time.
+-- locks      their rows; one that somebody is just registering is left alone
+-- runs as    caller, within a security definer function
+create or replace function pgq._forget_names(i_consumers integer[]) returns void
+language plpgsql as $$
+declare
+    v_free integer[];
+begin
+    -- Who registers a name holds its row: after this nobody can, and the next statement sees all who have.
+    v_free := array(select c.co_id from pgq.consumer c where c.co_id = any (i_consumers) for update skip locked);
+    delete from pgq.consumer c
+     where c.co_id = any (v_free) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+end $$;
+
 -- pgq.unregister_consumer(x_queue_name, x_consumer_name) -> integer
 -- End a subscription, its subconsumers' too. Its open batches and its events that wait for a retry are given up.
 -- The name of a subconsumer ends that subconsumer alone.
@@ -90,7 +105,6 @@ declare
     v_sub pgq.subscriber;
     v_pos record;
     v_members integer;
-    v_names integer[];
     v_count integer;
 begin
     select s.* into v_sub
@@ -108,17 +122,14 @@ begin
     -- A subconsumer's row has both ticks (a batch is open) or none.
     if v_members > 1 and (v_pos.last_tick is null) = (v_pos.next_tick is null) then
         delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
+        perform pgq._forget_names(array[v_sub.sub_consumer]);
         return 1;
     end if;
 
     delete from pgq.retry_queue r where r.ev_owner = v_sub.sub_id;
     delete from pgq.subscriber s where s.sub_id = v_sub.sub_id;
     get diagnostics v_count = row_count;
-    -- Names that nobody uses any more: its own, and those of subconsumers that it had. Who is just registering one holds its row.
-    v_names := array(select c.co_id from pgq.consumer c
-                      where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')
-                        for update skip locked);
-    delete from pgq.consumer c
-     where c.co_id = any (v_names) and not exists (select from pgq.subscriber s where s.sub_consumer = c.co_id);
+    perform pgq._forget_names(array(select c.co_id from pgq.consumer c
+                                     where c.co_id = v_sub.sub_consumer or starts_with(c.co_name, x_consumer_name || '.')));
     return v_count;
 end $$;

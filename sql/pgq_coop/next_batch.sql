@@ -31,6 +31,7 @@ declare
     v_next record;
     v_batch bigint;
     v_held integer;
+    v_name integer;
 begin
     -- Both rows are held: whoever ends the worker, or takes it for dead, has done so before, or waits.
     loop
@@ -80,7 +81,8 @@ begin
             continue when not pgq._move(v_dead.sub_key, v_dead.slot, v_dead.seq,
                 case when v_dead.sub_key = v_main.sub_key then v_dead.next_tick end, null, null, v_dead.active);
             if v_dead.sub_key <> v_main.sub_key then
-                delete from pgq.subscriber s where s.sub_key = v_dead.sub_key;
+                delete from pgq.subscriber s where s.sub_key = v_dead.sub_key returning s.sub_consumer into v_name;
+                perform pgq._forget_names(array[v_name]);
             end if;
             continue when v_dead.batch is null;
             v_batch := v_dead.batch;

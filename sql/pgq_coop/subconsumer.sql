@@ -75,6 +75,7 @@ declare
     v_main record;
     v_sub record;
     v_pos record;
+    v_consumer_id integer;
 begin
     select * into v_main from pgq_coop._find(i_queue_name, i_consumer_name);
     select * into v_sub from pgq_coop._find(i_queue_name, i_consumer_name || '.' || i_subconsumer_name);
@@ -88,6 +89,10 @@ begin
                   hint = format('let it finish, or give the batch''s events up: select pgq_coop.unregister_subconsumer(%L, %L, %L, 1)',
                                 i_queue_name, i_consumer_name, i_subconsumer_name);
     end if;
-    delete from pgq.subscriber s where s.sub_key = v_sub.sub_key;
-    return case when found then 1 else 0 end;
+    delete from pgq.subscriber s where s.sub_key = v_sub.sub_key returning s.sub_consumer into v_consumer_id;
+    if not found then
+        return 0;
+    end if;
+    perform pgq._forget_names(array[v_consumer_id]);
+    return 1;
 end $$;

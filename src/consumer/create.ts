@@ -95,15 +95,18 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
   const step = async (stop: AbortSignal): Promise<boolean> => {
     opened = false
     await prepare()
+    // Not AbortSignal.any(): of a signal that lives on, it keeps something for each batch.
     const lost = new AbortController()
+    const end = () => lost.abort(stop.reason)
+    stop.addEventListener('abort', end)
+    if (stop.aborted) end()
     let beat: NodeJS.Timeout | undefined
     const onOpen = ({ id }: Batch) => {
       opened = true
       if (coop && db.pooled) beat = setInterval(() => void touch(id, coop.worker, lost), coop.heartbeat * 1000)
     }
     try {
-      const signal = AbortSignal.any([stop, lost.signal])
-      const work = { db, settings: config, listeners: options, signal, failures, onOpen }
+      const work = { db, settings: config, listeners: options, signal: lost.signal, failures, onOpen }
       const minCount = wanted ? undefined : speed.minCount()
       let done: HandledBatch | undefined
       if (minCount !== undefined)
@@ -120,6 +123,7 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
       return true
     } finally {
       clearInterval(beat)
+      stop.removeEventListener('abort', end)
     }
   }
   /** A sign of life of a cooperative worker. Where it comes too late, the work is given up. */
@@ -144,7 +148,9 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
     return db.listen('pgq_tick', ring).catch(() => nothing)
   }
 
-  const run = async (signal: AbortSignal): Promise<void> => {
+  const run = async (given: AbortSignal): Promise<void> => {
+    // Its own: many consumers may share one, and Node takes many listeners for a leak.
+    const signal = AbortSignal.any([given])
     const stop = new AbortController()
     let late: NodeJS.Timeout | undefined
     const drain = () => {

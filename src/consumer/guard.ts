@@ -1,4 +1,4 @@
-import type { Db } from '../db/db.ts'
+import { type Db, inSavepoint } from '../db/db.ts'
 import { SkytoolsError } from '../errors.ts'
 
 /** The part of a transaction that one call of a handler may use. */
@@ -8,6 +8,8 @@ export interface Guard {
   keep(): Promise<void>
   /** What was written is undone; needs `undoable`. Afterwards `db` refuses to be used. */
   undo(): Promise<void>
+  /** The transaction will be rolled back: `db` refuses to be used from now on. */
+  close(): void
 }
 
 const savepoint = 'skytools_event'
@@ -18,35 +20,38 @@ const savepoint = 'skytools_event'
 export function guard(tx: Db, undoable: boolean): Guard {
   let over = false
   let begun: Promise<void> | undefined
-  const ready = async (): Promise<void> => {
-    if (over)
-      throw new SkytoolsError(
-        'PQ073',
-        'the transaction of this handler is over',
-        'a handler must wait for all that it starts, and stop when its signal is aborted',
-      )
-    if (!undoable) return
-    begun ??= tx.exec(`savepoint ${savepoint}`)
-    await begun
+  const check = (): void => {
+    if (!over) return
+    throw new SkytoolsError(
+      'PQ073',
+      'the transaction of this handler is over',
+      'a handler must wait for all that it starts, and stop when its signal is aborted',
+    )
   }
-  const db: Db = {
-    ...tx,
-    query: async (sql, params, options = {}) => {
-      await ready()
-      return tx.query(sql, params, options)
-    },
-    exec: async (sql, options) => {
-      await ready()
-      return tx.exec(sql, options)
-    },
-    copyIn: async (target, chunks) => {
-      await ready()
-      return tx.copyIn(target, chunks)
-    },
-    transaction: async (work) => {
-      await ready()
-      return tx.transaction(work)
-    },
+  /** Sends a statement, if that may still be: nothing comes between the check and the sending. */
+  const within = async <T>(send: () => Promise<T>): Promise<T> => {
+    check()
+    if (undoable) {
+      begun ??= tx.exec(`savepoint ${savepoint}`)
+      await begun
+      check()
+    }
+    return send()
+  }
+  const guarded = (depth: number): Db => {
+    const db: Db = {
+      ...tx,
+      query: (sql, params, options = {}) => within(() => tx.query(sql, params, options)),
+      exec: (sql, options) => within(() => tx.exec(sql, options)),
+      copyIn: (target, chunks) => within(() => tx.copyIn(target, chunks)),
+      transaction: (work) =>
+        inSavepoint(
+          depth,
+          (sql) => db.exec(sql),
+          () => work(guarded(depth + 1)),
+        ),
+    }
+    return db
   }
   const end = async (sql: string): Promise<void> => {
     over = true
@@ -55,8 +60,11 @@ export function guard(tx: Db, undoable: boolean): Guard {
     await tx.exec(sql)
   }
   return {
-    db,
+    db: guarded(1),
     keep: () => end(`release savepoint ${savepoint}`),
     undo: () => end(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`),
+    close: () => {
+      over = true
+    },
   }
 }

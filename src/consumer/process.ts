@@ -116,10 +116,14 @@ function oneByOne(work: Work, handler: EventHandler): Step {
   return async (tx, batch, events) => {
     const fates: Fate[] = []
     for (const event of events) {
-      const { db, keep, undo } = guard(tx, true)
-      const fate = await callFor(work, handler, db, batch, event)
-      await (fate.failed ? undo() : keep())
-      fates.push(...fate.fates)
+      const { db, keep, undo, close } = guard(tx, true)
+      try {
+        const fate = await callFor(work, handler, db, batch, event)
+        await (fate.failed ? undo() : keep())
+        fates.push(...fate.fates)
+      } finally {
+        close()
+      }
     }
     return fates
   }

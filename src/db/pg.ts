@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { Readable, type Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { from as copyFrom } from 'pg-copy-streams'
+import { SkytoolsError } from '../errors.ts'
 import {
   type Db,
   type ExecOptions,
@@ -129,17 +130,38 @@ function nameOf(sql: string): string {
   return name
 }
 
-function clientDb(client: PgClient, types: QueryRequest['types'], close: () => Promise<void>, depth = 0): Db {
+/** `refuse` throws where the transaction is over: what is left of its work must not go into the next one of this client. */
+function clientDb(
+  client: PgClient,
+  types: QueryRequest['types'],
+  close: () => Promise<void>,
+  depth = 0,
+  refuse: () => void = ignore,
+): Db {
   let last: Promise<unknown> = Promise.resolve()
-  const run = (sql: string) => inTurn(client, () => client.query({ text: sql }))
+  const send = <T>(work: () => Promise<T>): Promise<T> => {
+    refuse()
+    return inTurn(client, work)
+  }
+  const run = async (sql: string) => send(() => client.query({ text: sql }))
   const transaction = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
-    const inner = clientDb(client, types, close, depth + 1)
+    let over = false
+    const inner = clientDb(client, types, close, depth + 1, () => {
+      refuse()
+      if (over) throw transactionOver()
+    })
+    const perform = async (): Promise<T> => {
+      try {
+        return await work(inner)
+      } finally {
+        over = true
+      }
+    }
     // The caller may have begun a transaction on this client: then ours is a savepoint inside it.
-    if (depth > 0 || (client.getTransactionStatus?.() ?? 'I') !== 'I')
-      return inSavepoint(depth + 1, run, () => work(inner))
+    if (depth > 0 || (client.getTransactionStatus?.() ?? 'I') !== 'I') return inSavepoint(depth + 1, run, perform)
     await run('begin')
     try {
-      const result = await work(inner)
+      const result = await perform()
       await run('commit')
       return result
     } catch (error) {
@@ -155,12 +177,12 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
     async query<R extends Row>(sql: string, params: readonly unknown[] = [], { prepare }: QueryOptions = {}) {
       const name = prepare ? { name: nameOf(sql) } : {}
       const request = { text: sql, values: [...params], ...name, ...(types && { types }) }
-      const { rows } = await inTurn(client, () => client.query(request))
+      const { rows } = await send(() => client.query(request))
       return rows as R[]
     },
     exec: (sql, options) => listening(client, options, () => run(sql)),
     async copyIn(target, chunks) {
-      await inTurn(client, () => pipeline(Readable.from(chunks), client.query(copyFrom(`copy ${target} from stdin`))))
+      await send(() => pipeline(Readable.from(chunks), client.query(copyFrom(`copy ${target} from stdin`))))
     },
     // One client has one transaction at a time: those that start meanwhile wait.
     transaction(work) {
@@ -171,6 +193,14 @@ function clientDb(client: PgClient, types: QueryRequest['types'], close: () => P
     },
     close,
   }
+}
+
+function transactionOver(): SkytoolsError {
+  return new SkytoolsError(
+    'PQ073',
+    'the transaction is over',
+    'whoever is handed a transaction must wait for all that it starts, and stop when its signal is aborted',
+  )
 }
 
 async function listening(client: Emitter, options: ExecOptions | undefined, work: () => Promise<unknown>) {

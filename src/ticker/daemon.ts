@@ -199,7 +199,10 @@ async function patiently(
         minTimeout: retry.min * 1000,
         maxTimeout: retry.max * 1000,
         signal,
-        onFailedAttempt: ({ error }) => onFailure(error),
+        // At its end p-retry takes what ended well for a failure.
+        onFailedAttempt: ({ error }) => {
+          if (!signal.aborted) onFailure(error)
+        },
       },
     ).catch((error: unknown) => {
       if (!signal.aborted) throw error

@@ -37,7 +37,8 @@ export interface TickerWork {
  * @returns when the signal was given
  * @throws nothing: errors go to `onError`, and the next round tries again. Needs pgq_admin. */
 export async function runTicker(connection: Connectable, options: TickerOptions): Promise<void> {
-  const { signal, onWork, onError, onRound } = options
+  const { onWork, onError, onRound } = options
+  const signal = AbortSignal.any([options.signal])
   const db = options.prepare === false ? toDb(connection) : prepared(toDb(connection))
   const every = async (what: TickerWork['what'], seconds: number, job: () => Promise<number>): Promise<void> => {
     while (!signal.aborted) {

@@ -139,6 +139,26 @@ describe.each(databases)('cooperative consumers on $name', ({ open }) => {
     expect(await next(db, 'idle')).toBeNull()
   })
 
+  it('leave no name behind, whether they are ended or die, unless it is used elsewhere', async () => {
+    await using db = await open()
+    await batchesWaiting(db, 3)
+    const names = async () =>
+      (await db.query<{ name: string }>('select co_name as name from pgq.consumer order by 1')).map(({ name }) => name)
+    await db.query(`select pgq.create_queue('other')`)
+    for (const worker of ['ended', 'dead', 'idle', 'here'])
+      await db.query(`select pgq_coop.register_subconsumer('q', 'c', $1)`, [worker])
+    await db.query(`select pgq_coop.register_subconsumer('other', 'c', 'idle')`)
+    await next(db, 'dead')
+    await db.query(`update pgq.subscription set sub_active = now() - interval '1 hour' where sub_id = 1`)
+    await db.query(`select pgq_coop.unregister_subconsumer('q', 'c', 'ended', 0)`)
+    expect(await names()).toEqual(['c', 'c.dead', 'c.here', 'c.idle'])
+    await finish(db, await next(db, 'here', '1 minute'))
+    await finish(db, await next(db, 'here', '1 minute'))
+    expect(await names()).toEqual(['c', 'c.here', 'c.idle'])
+    await db.query(`select pgq.unregister_consumer('q', 'c.here')`)
+    expect(await names()).toEqual(['c', 'c.idle'])
+  })
+
   it('respect min_lag, min_count and min_interval', async () => {
     await using db = await open()
     await batchesWaiting(db, 4)

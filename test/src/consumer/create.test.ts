@@ -391,6 +391,35 @@ describe.each(servers)('a consumer with a pool on $name', ({ open }) => {
     expect(consumer.stats()).toMatchObject({ batches: 1, events: 2, retries: 0, dead: 0 })
   })
 
+  it('keeps a handler that it has given up from writing, on a connection that others use by then', async () => {
+    await using db = await open()
+    await using owner = await pooled(db)
+    await prepared(db, { data: '1' })
+    const stop = new AbortController()
+    let wake = (): void => undefined
+    const woken = new Promise<void>((resolve) => {
+      wake = resolve
+    })
+    const late: Promise<unknown>[] = []
+    const consumer = consumerOf(owner.pool, {
+      drain: 0,
+      handler: async (_, { tx }) => {
+        await write(tx, 'given up')
+        late.push(
+          woken.then(() => write(tx, 'late')),
+          tx.transaction((inner) => woken.then(() => write(inner, 'late, in a savepoint'))),
+        )
+        stop.abort()
+        await Promise.allSettled(late)
+      },
+    })
+    await consumer.run(stop.signal)
+    wake()
+    for (const result of await Promise.allSettled(late))
+      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'PQ073' } })
+    expect(await done(db)).toEqual([])
+  })
+
   it('ends a statement that takes longer than its handler may', async () => {
     await using db = await open()
     await using owner = await pooled(db)

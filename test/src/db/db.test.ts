@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { Db } from '../../../src/index.ts'
 import { databases, servers } from '../../support/databases.ts'
 
 describe.each(databases)('a Db on $name', ({ openEmpty }) => {
@@ -56,6 +57,26 @@ describe.each(databases)('a Db on $name', ({ openEmpty }) => {
     ).rejects.toThrow('no')
     expect(await db.query('select n from t order by n')).toEqual([{ n: 1 }, { n: 3 }])
   })
+  it('refuses what is left of the work of a transaction that is over', async () => {
+    await using db = await openEmpty()
+    await db.exec('create table noted (text text)')
+    let outer: Db = db
+    let inner: Db = db
+    await db.transaction(async (tx) => {
+      outer = tx
+      await tx.transaction(async (deeper) => {
+        inner = deeper
+      })
+      if (db.kind === 'pg') await expect(inner.exec(`insert into noted values ('inner')`)).rejects.toThrow('over')
+    })
+    for (const late of [outer, inner]) {
+      await expect(late.query(`insert into noted values ('late')`)).rejects.toThrow(/over|closed/)
+      await expect(late.exec(`insert into noted values ('late')`)).rejects.toThrow(/over|closed/)
+      await expect(late.transaction((tx) => tx.query('select 1'))).rejects.toThrow(/over|closed/)
+    }
+    expect(await db.query('select text from noted')).toEqual([])
+  })
+
   it('runs transactions that start at once one after the other', async () => {
     await using db = await openEmpty()
     await db.exec('create table t (n int)')
