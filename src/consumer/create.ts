@@ -11,6 +11,7 @@ import { touchBatch, unregisterWorker } from './coop.ts'
 import { type ConsumerListeners, type ConsumerOptions, type HandledBatch, settings } from './options.ts'
 import { pace } from './pace.ts'
 import { describe, processBatch } from './process.ts'
+import { telemetry } from './telemetry.ts'
 
 export interface ConsumerStats {
   readonly batches: number
@@ -52,6 +53,7 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
   const db = options.prepare === false ? toDb(options.db) : prepared(toDb(options.db))
   const { onBatch, onError } = options
   const subscription = coop ? `${consumer}.${coop.worker}` : consumer
+  const traced = telemetry(queue, consumer)
   const counts = { batches: 0, events: 0, retries: 0, dead: 0 }
   let failures = 0
   let opened = false
@@ -106,7 +108,15 @@ export function createConsumer(options: ConsumerOptions & ConsumerListeners): Co
       if (coop && db.pooled) beat = setInterval(() => void touch(id, coop.worker, lost), coop.heartbeat * 1000)
     }
     try {
-      const work = { db, settings: config, listeners: options, signal: lost.signal, failures, onOpen }
+      const work = {
+        db,
+        settings: config,
+        listeners: options,
+        signal: lost.signal,
+        failures,
+        onOpen,
+        telemetry: traced,
+      }
       const minCount = wanted ? undefined : speed.minCount()
       let done: HandledBatch | undefined
       if (minCount !== undefined)

@@ -11,6 +11,7 @@ import { withinLimits } from './limits.ts'
 import { byType } from './on.ts'
 import type { ConsumerListeners, EventHandler, EventsHandler, HandledBatch, Settings } from './options.ts'
 import { openBatch, readBatch } from './read.ts'
+import type { Telemetry } from './telemetry.ts'
 
 export interface Work {
   readonly db: Db
@@ -21,6 +22,7 @@ export interface Work {
   /** Failures of the batch in a row, so far. */
   readonly failures: number
   readonly onOpen?: (batch: Batch) => void
+  readonly telemetry: Telemetry
 }
 
 /** What becomes of an event that its handler has not dealt with. */
@@ -37,21 +39,23 @@ type Step = (tx: Db, batch: Batch, events: readonly QueueEvent[]) => Promise<Fat
  * @returns undefined when there is none
  * @throws what a batch handler throws; the signal's reason */
 export function processBatch(work: Work): Promise<HandledBatch | undefined> {
-  const { db, settings, onOpen } = work
+  const { db, settings, onOpen, telemetry } = work
   return mapErrors(async () => {
     if (!settings.transactional || settings.coop) {
       const batch = await open(db, settings)
       if (!batch) return undefined
       onOpen?.(batch)
-      return settings.transactional
-        ? db.transaction((tx) => handle(work, tx, batch, readBatch(tx, batch.id, settings.chunk)))
-        : handleOutside(work, batch)
+      return telemetry.batch(batch, () =>
+        settings.transactional
+          ? db.transaction((tx) => handle(work, tx, batch, readBatch(tx, batch.id, settings.chunk)))
+          : handleOutside(work, batch),
+      )
     }
     return db.transaction(async (tx) => {
       const opened = await openBatch(tx, settings.queue, settings.consumer, settings.batch, settings.chunk)
       if (!opened) return undefined
       onOpen?.(opened.batch)
-      return handle(work, tx, opened.batch, opened.parts)
+      return telemetry.batch(opened.batch, () => handle(work, tx, opened.batch, opened.parts))
     })
   })
 }
@@ -175,7 +179,7 @@ function isolated(work: Work, handler: EventsHandler): Step {
 }
 
 async function callFor(
-  { settings, listeners, signal: stop }: Work,
+  { settings, listeners, telemetry, signal: stop }: Work,
   handler: EventHandler,
   tx: Db,
   batch: Batch,
@@ -184,12 +188,14 @@ async function callFor(
   const attempt = event.retry + 1
   const fates: Fate[] = []
   try {
-    await withinLimits(stop, settings.timeout, (signal) =>
-      handler(event, {
-        ...{ event, batch, tx, signal, attempt },
-        retry: (after) => fates.splice(0, 1, { event, after }),
-        bury: (reason) => fates.splice(0, 1, { event, reason }),
-      }),
+    await telemetry.event(event, () =>
+      withinLimits(stop, settings.timeout, (signal) =>
+        handler(event, {
+          ...{ event, batch, tx, signal, attempt },
+          retry: (after) => fates.splice(0, 1, { event, after }),
+          bury: (reason) => fates.splice(0, 1, { event, reason }),
+        }),
+      ),
     )
     return { failed: false, fates }
   } catch (error) {
