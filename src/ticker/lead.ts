@@ -20,14 +20,14 @@ export interface Leading {
  *
  * @param holder one connection: it holds the lock
  * @param work is told by its signal when it leads no more
- * @throws when the connection is lost
+ * @throws when the connection is lost; what `work` throws
  * @remarks Tickers that run at once do no harm: each queue is ticked by one at a time. */
 export async function lead(
   holder: Db,
   { signal, period, takeover, onState }: Leading,
   work: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  const rest = () => bell().wait(period, signal)
+  const rest = (until = signal) => bell().wait(period, until)
   while (!signal.aborted) {
     const [own] = await rows<{ pid: number; held: boolean }>(
       holder,
@@ -41,12 +41,14 @@ export async function lead(
     }
     onState('leading')
     const lost = new AbortController()
-    const working = work(AbortSignal.any([signal, lost.signal]))
+    const leading = AbortSignal.any([signal, lost.signal])
+    const working = work(leading)
+    working.catch(() => lost.abort())
     try {
       // The lock is there as long as the connection is the same.
-      while (!signal.aborted) {
-        await rest()
-        if (signal.aborted) break
+      while (!leading.aborted) {
+        await rest(leading)
+        if (leading.aborted) break
         if ((await value<number>(holder, 'select pg_backend_pid() as value')) !== own.pid) break
       }
     } finally {

@@ -16,6 +16,7 @@ import {
   type TickerState,
 } from '../../../src/index.ts'
 import { packageRoot } from '../../../src/schema/bundle.ts'
+import { lead } from '../../../src/ticker/lead.ts'
 import { servers, type TestDb } from '../../support/databases.ts'
 import { busyQueue, one } from '../../support/queues.ts'
 import { startServer } from '../../support/server.ts'
@@ -105,6 +106,27 @@ describe.each(servers)('a ticker on $name', ({ open }) => {
     second.kill('SIGTERM')
     expect(await ended).toBe(0)
     expect(second.output()).toContain('ticker stopped')
+  })
+
+  it('ends its lead at once when its work fails, whatever the connection that holds the lock does', async () => {
+    await using db = await open()
+    const { signal } = new AbortController()
+    const settings = { signal, period: 3600, takeover: 5, onState: () => undefined }
+    const work = () => Promise.reject(new Error('no connection for the work'))
+    await expect(lead(db, settings, work)).rejects.toThrow('no connection for the work')
+  })
+
+  it('reports no failure when it is told to end', async () => {
+    await using db = await open()
+    const errors: unknown[] = []
+    const stop = new AbortController()
+    const ticker = createTicker({
+      databases: [urlOf(db)],
+      onState: (_, state) => state === 'leading' && setTimeout(() => stop.abort(), 50),
+      onError: (error) => errors.push(error),
+    })
+    await ticker.run(stop.signal)
+    expect(errors).toEqual([])
   })
 
   it('is pushed aside when it hangs, and waits when it wakes up', async () => {
