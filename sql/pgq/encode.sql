@@ -122,7 +122,12 @@ language sql stable as $$
                  when t.base = any ('{date,time,timetz,timestamp,timestamptz}') then
                      'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
                      '%1$s::pg_catalog.text, ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), ''/'', ''%%2f'')'
-                 else 'pgq._urlencode(%2$s)' end
+                 else
+                     'case when %2$s ~ ''[^0-9A-Za-z_.-]'' collate "C" then'
+                     ' case when %2$s ~ ''[^0-9A-Za-z_. :,/%%+-]'' collate "C" then pgq._urlencode(%2$s) else'
+                     ' pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
+                     '%2$s collate "C", ''%%'', ''%%25''), ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), '','', ''%%2c''), ''/'', ''%%2f'') end'
+                     ' else %2$s end' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''
                  when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid,date,timestamp,timestamptz}')
@@ -142,23 +147,22 @@ $$;
 create or replace function pgq._urlencode(i_text text) returns text
 language plpgsql immutable strict parallel safe as $$
 declare
-    v_text text;
+    v_text text collate "C" := i_text;
 begin
-    if i_text ~ '^[0-9A-Za-z_.-]*$' then
-        return i_text;
-    end if;
-    -- What is most common, without taking the text apart.
-    v_text := replace(replace(replace(replace(replace(replace(i_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
-    if v_text ~ '^[0-9A-Za-z_.%+-]*$' then
+    -- What is common, without taking the text apart.
+    v_text := replace(replace(replace(replace(replace(replace(v_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
+    v_text := replace(replace(replace(replace(replace(replace(v_text, '@', '%40'), '"', '%22'), '{', '%7b'), '}', '%7d'), '''', '%27'), e'\n', '%0a');
+    if v_text !~ '[^0-9A-Za-z_.%+-]' then
         return v_text;
     end if;
+    v_text := i_text;
     return (select string_agg(
                        case when p.part ~ '^[0-9A-Za-z_.-]' then p.part
                             else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', '%\&', 'g'),
                                          '%20', '+') end,
                        '' order by p.n)
               from (select m.part[1] as part, m.n
-                      from regexp_matches(i_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
+                      from regexp_matches(v_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
 end $$;
 
 -- pgq._encode_row(i_table, i_format, i_columns, i_record) -> text

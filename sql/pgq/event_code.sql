@@ -260,6 +260,9 @@ begin
     if tg_op <> 'DELETE' then
         perform pgq._make_queue_code(new);
     end if;
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.queue_name <> old.queue_name then
+        perform pgq._drop_queue_code(old.queue_id);
+    end if;
     if tg_op = 'DELETE' and current_setting('skytools.keep_code', true) = 'on' then
         return null; -- skytools.wipe() drops many, and makes the code anew afterwards
     end if;

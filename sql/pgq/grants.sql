@@ -22,7 +22,6 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
-                    when p.proname ~ '^trigger_[0-9]+_' then '{public}'
                     when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit', 'event\_%\_newer']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
@@ -42,7 +41,7 @@ begin
             -- administration is the rest, and this one
             ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
-         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind in ('f', 'p')
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind in ('f', 'p') and p.proname !~ '^trigger_[0-9]+_'
          order by p.oid
     loop
         if v_function.roles <> '{public}' then
@@ -55,6 +54,8 @@ begin
         end loop;
     end loop;
     perform pgq.grant_perms(q.queue_name) from pgq.queue q;
+    perform pgq._grant_trigger_code(p.oid::pg_catalog.regproc) from pg_catalog.pg_proc p
+      where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.proname ~ '^trigger_[0-9]+_';
 end $$;
 
 select pgq.upgrade_schema();

@@ -62,11 +62,23 @@ language sql stable as $$
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table
 $$;
 
--- pgq._trigger_body(i_table, i_trigger) -> text
+-- pgq._trigger_plain(i_table) -> boolean
+-- Whether the values of a table read the same whoever reads them, with any search_path, and run no code but Postgres' own:
+-- then code generated for a trigger may run as the owner of pgq.
+-- runs as    caller
+create or replace function pgq._trigger_plain(i_table oid) returns boolean
+language sql stable as $$
+    select coalesce(bool_and(t.typtype = 'b' and t.typnamespace = 'pg_catalog'::regnamespace and t.typcategory in ('B', 'D', 'I', 'N', 'S', 'T', 'U')
+                             and t.typname !~ '^reg' and t.typname <> 'refcursor'), true)
+      from pgq._table_columns(i_table) c join pg_type t on t.oid = c.type
+$$;
+
+-- pgq._trigger_body(i_table, i_trigger, i_queue_id) -> text
 -- PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes.
+-- i_queue_id the queue, for code that puts the event into its table; null for code that calls pgq.insert_event()
 -- raises     PQ016
 -- runs as    caller, within a security definer function
-create or replace function pgq._trigger_body(i_table oid, i_trigger name) returns text
+create or replace function pgq._trigger_body(i_table oid, i_trigger name, i_queue_id integer) returns text
 language plpgsql stable as $body$
 declare
     v_trigger record;
@@ -81,6 +93,8 @@ declare
     v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
     v_code text;
     v_body text := '';
+    v_values text;
+    v_store text := '';
     v_table text := (select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table);
 begin
     select * into v_trigger from pgq._trigger_definition(i_table, i_trigger);
@@ -96,7 +110,8 @@ begin
     v_ignored := array(select c from unnest(v_trigger.columns) c
                         where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or c <> all (v_magic)));
 
-    foreach v_op in array array['INSERT', 'UPDATE', 'DELETE'] loop
+    -- Updates come first: they are the most common.
+    foreach v_op in array array['UPDATE', 'INSERT', 'DELETE'] loop
         v_code := '';
         if v_args.deny then
             v_code := format($part$
@@ -144,52 +159,114 @@ begin
                                         from pgq._table_columns(i_table) c where c.name = '_pgq_' || v_names[v_n]);
                 end if;
             end loop;
-            v_code := v_code || format($part$
+            if i_queue_id is null then
+                v_code := v_code || format($part$
         v_id := pgq.insert_event(%L, %s);$part$, v_args.queue_name, array_to_string(v_fields, e',\n            '));
+            else
+                -- The other fields are the same for each operation.
+                v_code := v_code || (select string_agg(format(e'\n        v_%s := %s;', v_names[n], v_fields[n]), '' order by n)
+                                       from unnest(array[1, 2, 4]) n where v_fields[n] <> 'null');
+                v_values := format('v_ev_type, v_ev_data, %s, v_ev_extra2, %s, %s', v_fields[3], v_fields[5], v_fields[6]);
+            end if;
         end if;
-        v_body := v_body || format(e'\n    %s i_op = %L then%s', case v_op when 'INSERT' then 'if' else 'elsif' end, v_op, v_code);
+        v_body := v_body || format(e'\n    %s i_op = %L then%s', case v_op when 'UPDATE' then 'if' else 'elsif' end, v_op, v_code);
     end loop;
+    if v_values is not null then
+        v_store := format(e'\n    v_slot := pgq.event_%s_admit(1);', i_queue_id) || (
+            select string_agg(format(e'\n    %s then\n        insert into %s (ev_time, %s)\n        values (now(), %s);',
+                       case s.n when 0 then 'if v_slot = 0' when 1 then 'elsif v_slot = 1' else 'elsif v_slot = 2' end, pgq._event_table(i_queue_id, s.n),
+                       array_to_string(v_names, ', '), v_values), '' order by s.n)
+              from generate_series(0, 2) s (n)) || e'\n    end if;';
+    end if;
     -- Null tells the caller to have this function made anew.
     return format($whole$
 #variable_conflict use_column
 declare
     v_id bigint;
     v_holds boolean;
+    v_slot integer;
+    v_ev_type text;
+    v_ev_data text;
+    v_ev_extra2 text;
 begin
     if pgq._trigger_shape(%L, %L) is distinct from %L then
         return null;
     end if;%s
-    end if;
+    end if;%s
     return %s;
-end $whole$, i_table, i_trigger, pgq._trigger_shape(i_table, i_trigger), v_body, (not v_args.skip)::text);
+end $whole$, i_table, i_trigger, pgq._trigger_shape(i_table, i_trigger), v_body, v_store, (not v_args.skip)::text);
 end $body$;
 
--- pgq._trigger_code(i_table, i_trigger, i_name) -> text
+-- pgq._trigger_code(i_table, i_trigger) -> text
 -- Make the function of a trigger. One transaction at a time makes the one for all; others that come before it has
--- committed make one for their own session, so nobody waits.
+-- committed make one for their own session, so nobody waits. It may be executed by whoever may execute pgq.insert_event().
 -- returns    the function's name
 -- raises     PQ016
--- locks      an advisory lock for the trigger, to the end of the transaction
+-- raises     42501  the caller may not execute pgq.insert_event()
+-- locks      an advisory lock for the trigger, and the queue's row in pgq.queue for key share, to the end of the transaction
 -- runs as    owner: a producer need not be allowed to create functions
 create or replace function pgq._trigger_code(i_table oid, i_trigger name) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $make$
 declare
     v_name text := format('trigger_%s_%s', i_table, left(md5(i_trigger), 12));
     v_shape text := pgq._trigger_shape(i_table, i_trigger);
+    v_args record;
+    v_queue integer;
 begin
     if not pg_try_advisory_xact_lock('pgq.event_template'::regclass::oid::bigint::integer, hashtext(v_name)) then
         v_name := format('%s_%s', v_name, pg_backend_pid());
     end if;
     if not exists (select from pg_proc p where p.pronamespace = 'pgq'::regnamespace and p.proname = v_name
                                            and position(v_shape in p.prosrc) > 0) then
-        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql stable as %L',
-                       v_name, pgq._trigger_body(i_table, i_trigger));
-        execute format('grant execute on function pgq.%I to public', v_name);
+        select a.* into v_args from pgq._trigger_definition(i_table, i_trigger) t cross join lateral pgq._trigger_arguments(t.args, t.type) a;
+        -- Expressions have the rights and the search_path of whoever writes the table; what neither matters to is faster without.
+        if v_args.condition is null and array_remove(v_args.fields, null) = '{}' and pgq._trigger_plain(i_table) then
+            select q.queue_id into v_queue from pgq.queue q where q.queue_name = v_args.queue_name for key share;
+        end if;
+        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql %s as %L',
+                       v_name, case when v_queue is null then 'stable' else 'security definer set search_path = pg_catalog, pg_temp' end,
+                       pgq._trigger_body(i_table, i_trigger, v_queue));
         execute format('comment on function pgq.%I is %L', v_name,
                        format('skytools: generated for trigger %I on %s; made anew by itself', i_trigger, i_table::regclass));
     end if;
+    perform pgq._grant_trigger_code(format('pgq.%s', v_name)::regproc);
     return 'pgq.' || v_name;
 end $make$;
+
+-- pgq._grant_trigger_code(i_function) -> void
+-- Let those who may execute pgq.insert_event() execute the code of a trigger.
+-- runs as    caller, who must own it
+create or replace function pgq._grant_trigger_code(i_function regproc) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_grantee oid;
+begin
+    execute format('revoke all on function %s from public', i_function);
+    for v_grantee in
+        select a.grantee from pg_proc p cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         where p.oid = 'pgq.insert_event(text,text,text,text,text,text,text)'::regprocedure and a.privilege_type = 'EXECUTE'
+    loop
+        execute format('grant execute on function %s to %s', i_function,
+                       case v_grantee when 0 then 'public' else quote_ident(pg_get_userbyid(v_grantee)) end);
+    end loop;
+end $$;
+
+-- pgq._drop_queue_code(i_queue_id) -> void
+-- Drop what was generated for triggers and puts events into the tables of a queue that is gone, or has another name now.
+-- runs as    caller, who must own it
+create or replace function pgq._drop_queue_code(i_queue_id integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_function regprocedure;
+begin
+    for v_function in
+        select p.oid from pg_proc p
+         where p.pronamespace = 'pgq'::regnamespace and p.proname like 'trigger\_%'
+           and position(format('pgq.event_%s_admit(', i_queue_id) in p.prosrc) > 0
+    loop
+        execute format('drop function %s', v_function);
+    end loop;
+end $$;
 
 -- pgq._drop_trigger_code() -> integer
 -- Drop what was generated for triggers that are gone, or for sessions that have ended.

@@ -37,26 +37,20 @@ declare
     v_event record;
     v_passes boolean;
 begin
-    if current_setting('session_replication_role') = 'local' then
-        null;
-    elsif tg_level = 'STATEMENT' then
-        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
-        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
-    else
+    if tg_level = 'ROW' and current_setting('session_replication_role') <> 'local' then
         v_code := 'pgq.trigger_' || tg_relid || '_' || left(md5(tg_name), 12);
-        if to_regproc(v_code) is null then
+        if has_function_privilege(to_regproc(v_code)::oid, 'execute') is not true then
             v_code := pgq._trigger_code(tg_relid, tg_name);
-        end if;
-        for v_try in 1..3 loop
-            if tg_op = 'UPDATE' then
-                execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, new, old;
-            elsif tg_op = 'INSERT' then
-                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, new;
-            else
-                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, old;
+            if not has_function_privilege(v_code::regproc::oid, 'execute') then
+                perform pgq.insert_event(null, null, null);
             end if;
+        end if;
+        execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, coalesce(new, old), old;
+        -- It no longer fits.
+        for v_try in 1..2 loop
             exit when v_passes is not null;
             v_code := pgq._trigger_code(tg_relid, tg_name);
+            execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, coalesce(new, old), old;
         end loop;
         if v_passes is null then
             raise exception 'could not serialize access: table %%.%% was altered', tg_table_schema, tg_table_name
@@ -64,6 +58,9 @@ begin
         elsif not v_passes then
             return null;
         end if;
+    elsif current_setting('session_replication_role') <> 'local' then
+        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
+        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
     end if;
     if tg_op = 'DELETE' then
         return old;
