@@ -57,6 +57,9 @@ async function parseAll(): Promise<string[]> {
     } catch (error) {
       problems.push(`${file}, ${error instanceof Error ? error.message : error}`)
     }
+    const foreign = text.split('\n').findIndex((line) => /\P{ASCII}/u.test(line))
+    if (foreign >= 0)
+      problems.push(`${file}, line ${foreign + 1}: not ASCII, which a database of another encoding refuses`)
     const sections = steps.includes(file) ? 2 : 0
     const markers = sectionMarkers(text)
     if (markers.length > sections)

@@ -14,28 +14,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select bool_and(y.typcategory not in ('G', 'C') and y.oid not in ('json'::regtype, 'xml'::regtype)) from t join pg_type y on y.oid = t.oid
 $$;
 
--- pgq._capture_join(i_parts, i_separator) -> text
--- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
--- runs as    caller
-create or replace function pgq._capture_join(i_parts text[], i_separator text) returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-declare
-    v_parts text[] := i_parts;
-begin
-    while cardinality(v_parts) > 90 loop
-        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s), '''')', i_separator, string_agg(p, ', ' order by n))
-                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
-    end loop;
-    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
-end $$;
-
 -- pgq._capture_key_sql(i_table, i_key, i_record) -> text
 -- SQL for the condition that finds a row by its key, as in: a='1' and b is null.
 -- i_record   what holds the row
 -- runs as    caller
 create or replace function pgq._capture_key_sql(i_table regclass, i_key name[], i_record text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select pgq._capture_join(array_agg(
+    select pgq._encode_join(array_agg(
                format('coalesce(%L || %s, %L)',
                       quote_ident(t.name) || case when pgq._capture_has_equality(t.type) then '' else '::text' end || '=',
                       pgq._encode_value(format('%s.%I', i_record, t.name), t.type, 'sql'),
@@ -71,8 +56,8 @@ $$;
 -- runs as    caller
 create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('coalesce(nullif(%s, ''''), %s) || '' where '' || %s',
-                  pgq._capture_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+    select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
+                  pgq._encode_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
                                                      pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
                                               order by t.attnum), ','),
                   min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),

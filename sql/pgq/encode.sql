@@ -27,7 +27,7 @@ language sql stable as $$
 $$;
 
 -- pgq._key_columns(i_table) -> name[]
--- The columns of the primary key, in the order of its index.
+-- The columns of the primary key, in the order of its index, and then those that it includes.
 -- returns    null: there is no primary key
 -- runs as    caller
 create or replace function pgq._key_columns(i_table regclass) returns name[]
@@ -36,7 +36,7 @@ language sql stable as $$
       from pg_catalog.pg_index i
      cross join lateral pg_catalog.unnest(i.indkey::smallint[]) with ordinality k (attnum, n)
       join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-     where i.indrelid = i_table and i.indisprimary and k.n <= i.indnkeyatts
+     where i.indrelid = i_table and i.indisprimary
 $$;
 
 -- pgq._shape(i_table) -> text
@@ -158,7 +158,7 @@ begin
     v_text := i_text;
     return (select string_agg(
                        case when p.part ~ '^[0-9A-Za-z_.-]' then p.part
-                            else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', '%\&', 'g'),
+                            else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', e'%\\&', 'g'),
                                          '%20', '+') end,
                        '' order by p.n)
               from (select m.part[1] as part, m.n
@@ -272,6 +272,21 @@ language sql stable as $$
      where i_columns is null or t.name = any (i_columns)
 $$;
 
+-- pgq._encode_join(i_parts, i_separator) -> text
+-- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
+-- runs as    caller
+create or replace function pgq._encode_join(i_parts text[], i_separator text) returns text
+language plpgsql immutable as $$
+declare
+    v_parts text[] := i_parts;
+begin
+    while cardinality(v_parts) > 90 loop
+        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s) collate "C", '''')', i_separator, string_agg(p, ', ' order by n))
+                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
+    end loop;
+    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
+end $$;
+
 -- pgq._encode_sql_update(i_table, i_columns, i_key, i_new, i_old) -> text
 -- SQL for what an UPDATE changed: b='2',c=NULL where a='1'. If nothing did, the first key column is set to what it is.
 -- i_columns  the columns that count; null: all
@@ -279,13 +294,14 @@ $$;
 -- runs as    caller
 create or replace function pgq._encode_sql_update(i_table regclass, i_columns name[], i_key name[], i_new text, i_old text) returns text
 language sql stable as $$
-    select format('coalesce(nullif(concat_ws('','', %s), ''''), %s) || '' where '' || %s',
-               coalesce(string_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+    select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
+               pgq._encode_join(coalesce(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
                                           pgq._differs(t.type, format('%s.%I', i_new, t.name), format('%s.%I', i_old, t.name)),
                                           quote_ident(t.name) || '=',
-                                          pgq._encode_value(format('%s.%I', i_new, t.name), t.type, 'sql')), ', ' order by t.attnum), 'null'),
-               pgq._encode_sql_key(i_table, array[(select k.name from pgq._table_columns(i_table) k
-                                                    where k.name = any (i_key) order by k.attnum limit 1)], i_old),
+                                          pgq._encode_value(format('%s.%I', i_new, t.name), t.type, 'sql')) order by t.attnum), array['null']), ','),
+               coalesce((select pgq._encode_sql_key(i_table, array[k.name], i_old) from pgq._table_columns(i_table) k
+                          where k.name = any (i_key) order by k.attnum limit 1),
+                        format('pgq._null_key(%L, %L)', i_table::text, array_to_string(i_key, ','))),
                pgq._encode_sql_key(i_table, i_key, i_old))
       from pgq._table_columns(i_table) t
      where i_columns is null or t.name = any (i_columns)

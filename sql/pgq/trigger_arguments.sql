@@ -26,6 +26,7 @@ begin
         raise exception 'pgq trigger must have destination queue as argument'
             using errcode = 'PQ016', hint = 'create trigger ... execute function pgq.jsontriga(''queue'')';
     end if;
+    -- Where an expression is given twice the first one counts, of lists the last one.
     foreach v_arg in array i_args[2:] loop
         v_field := array_position(v_names, split_part(v_arg, '=', 1));
         if v_arg like 'ignore=%' then
@@ -33,9 +34,13 @@ begin
         elsif v_arg like 'pkey=%' then
             key := substr(v_arg, 6);
         elsif v_arg like 'when=%' then
-            condition := substr(v_arg, 6);
+            condition := coalesce(condition, substr(v_arg, 6));
+            if condition ~ '^\s*$' then
+                raise exception 'when= query result must be boolean, got=0'
+                    using errcode = 'PQ016', hint = 'compare: when=column = ''value''';
+            end if;
         elsif v_field is not null and position('=' in v_arg) > 0 then
-            fields[v_field] := substr(v_arg, position('=' in v_arg) + 1);
+            fields[v_field] := coalesce(fields[v_field], substr(v_arg, position('=' in v_arg) + 1));
         elsif v_arg = 'backup' then
             backup := true;
         elsif v_arg = 'SKIP' then

@@ -46,7 +46,8 @@ language sql stable as $$
         quote_literal(case i_kind
             when 'jsontriga' then format('{"op":"%s","table":[%s,%s],"pkey":[%s]}', i_op, to_json(n.nspname::text), to_json(c.relname::text),
                 (select string_agg(to_json(k.name)::text, ',' order by k.n)
-                   from unnest(coalesce(string_to_array(i_key_text, ','), i_key::text[])) with ordinality k (name, n)))
+                   from unnest(coalesce(case i_key_text when '' then '{""}' else string_to_array(i_key_text, ',') end, i_key::text[]))
+                        with ordinality k (name, n)))
             when 'logutriga' then left(i_op, 1) || ':' || coalesce(i_key_text, array_to_string(i_key, ','), '')
             else left(i_op, 1) end),
         case when i_kind = 'jsontriga' then pgq._encode_row(i_table, 'json', i_columns, 'i_new')
@@ -108,7 +109,7 @@ begin
     v_key := coalesce(regexp_split_to_array(v_args.key, '[\s,]+')::name[], pgq._key_columns(i_table));
     v_columns := array(select c from unnest(v_trigger.columns) c where c <> all (v_magic) and c <> all (coalesce(v_args.ignored, '{}')));
     v_ignored := array(select c from unnest(v_trigger.columns) c
-                        where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or c <> all (v_magic)));
+                        where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or v_args.ignored is not null));
 
     -- Updates come first: they are the most common.
     foreach v_op in array array['UPDATE', 'INSERT', 'DELETE'] loop
@@ -148,9 +149,13 @@ begin
             return %s;
         end if;$part$, pgq._put_values(v_args.condition, v_trigger.columns, 'i_new'), i_trigger, v_table, (not v_args.skip)::text);
             end if;
-            v_fields := pgq._trigger_event(i_table, v_trigger.kind, v_op, v_key, v_args.key, v_columns, v_args.backup);
+            v_fields := pgq._trigger_event(i_table, v_trigger.kind, v_op,
+                case v_trigger.kind when 'sqltriga' then array(select k from unnest(v_key) with ordinality u (k, n) where k <> all (v_magic) order by n)
+                                    else v_key end, v_args.key, v_columns, v_args.backup);
             for v_n in 1..6 loop
-                if v_args.fields[v_n] is not null then
+                if v_args.fields[v_n] ~ '^\s*$' then
+                    v_fields[v_n] := 'null';
+                elsif v_args.fields[v_n] is not null then
                     v_fields[v_n] := format(
                         e'pgq._one_value(array(select case when t.v is distinct from null then pg_catalog.concat(t.v) end from (select %s\n'
                         '            ) t (v)))', pgq._put_values(v_args.fields[v_n], v_trigger.columns, 'i_new'));
@@ -206,7 +211,7 @@ end $body$;
 -- locks      an advisory lock for the trigger, and the queue's row in pgq.queue for key share, to the end of the transaction
 -- runs as    owner: a producer need not be allowed to create functions
 create or replace function pgq._trigger_code(i_table oid, i_trigger name) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $make$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $make$
 declare
     v_name text := format('trigger_%s_%s', i_table, left(md5(i_trigger), 12));
     v_shape text := pgq._trigger_shape(i_table, i_trigger);
@@ -301,7 +306,7 @@ end $$;
 create or replace function pgq._truncate_event(
     i_table oid, i_trigger name, i_op text, out queue_name text, out ev_type text, out ev_data text, out ev_extra1 text)
 returns record
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     v_trigger record;
     v_args record;

@@ -92,7 +92,7 @@ begin
             if not found then
                 raise exception 'PgQ corruption: Consumer % on queue % does not see tick %',
                     i_consumer_name, i_queue_name, coalesce(v_main_pos.last_tick::text, '<NULL>')
-                    using errcode = 'PQ011', hint = format('start again at a tick that exists: pgq.register_consumer_at(%L, %L, …)',
+                    using errcode = 'PQ011', hint = format('start again at a tick that exists: pgq.register_consumer_at(%L, %L, ...)',
                                                            i_queue_name, i_consumer_name);
             end if;
             select v_main_pos.last_tick, n.tick_id as next_tick into v_next

@@ -58,7 +58,7 @@ declare
     v_which text;
     v_state text;
 begin
-    -- In the statement, a column is called by its place: c1, c2 … of the event, k1 … of the key.
+    -- In the statement, a column is called by its place: c1, c2 ... of the event, k1 ... of the key.
     select string_agg(format('%s as c%s', c.sql, c.n), ', ' order by c.n),
            string_agg(quote_ident(c.name), ', ' order by c.n) filter (where not c.generated),
            string_agg('f.c' || c.n, ', ' order by c.n) filter (where not c.generated),
@@ -206,12 +206,12 @@ begin
             using errcode = 'PQ024', hint = 'columns names those to take from the events, all of them if it is null';
     elsif v_bad is not null then
         raise exception 'event %: table % has no column %', i_event, i_target, v_bad
-            using errcode = 'PQ029', hint = 'add it, or name those to take from the events: columns => array[…]';
+            using errcode = 'PQ029', hint = 'add it, or name those to take from the events: columns => array[...]';
     end if;
     return array(select n from unnest(v_names) n where n = any (v_has));
 end $$;
 
--- skytools.apply_events(batch_id, target, …) -> record
+-- skytools.apply_events(batch_id, target, ...) -> record
 -- Apply the events of a captured table in an open batch to a table, as a set. It ends as if they had been applied one by one.
 -- batch_id   an open batch; finish it in the same transaction
 -- target     the table to change

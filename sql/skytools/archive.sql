@@ -2,7 +2,7 @@
 -- left behind.
 
 -- skytools.archive_chunk(source, target, condition, chunk, order_by) -> bigint
--- Move some rows of a table to another by one statement: DELETE … RETURNING into INSERT.
+-- Move some rows of a table to another by one statement: DELETE ... RETURNING into INSERT.
 -- source     the table, or partitioned table, that they leave
 -- target     the one they go to. It has all columns of the source; those it has besides take their defaults
 -- condition  which rows: SQL over the source's columns, run with the caller's rights; never build it from data. An index that
@@ -67,7 +67,7 @@ begin
      where s.attrelid = i_source and s.attnum > 0 and not s.attisdropped;
     if v_lacking is not null or v_columns is null then
         raise exception 'archive of %: table % has no column %', i_source, i_target, coalesce(v_lacking, 'of it')
-            using errcode = 'PQ024', hint = 'the target has each column of the source: create table … (like … including defaults)';
+            using errcode = 'PQ024', hint = 'the target has each column of the source: create table ... (like ... including defaults)';
     end if;
     return format($sql$
         with "#p" as materialized (select t.tableoid as r, t.ctid as c from %1$s t where (%2$s) %3$s limit %4$s),

@@ -83,7 +83,7 @@ begin
         return format(E'(%s\n)', i_source);
     elsif to_regclass(i_source) is null then
         raise exception 'no such source: %', coalesce(i_source, 'NULL')
-            using errcode = 'PQ024', hint = 'a source is a table''s name, or a query such as ''select id, name from …''';
+            using errcode = 'PQ024', hint = 'a source is a table''s name, or a query such as ''select id, name from ...''';
     end if;
     return (select format('%I.%I', n.nspname, c.relname)
               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -103,7 +103,7 @@ begin
     return array(select json_object_keys(v_row));
 end $$;
 
--- skytools.batch_update(target, source, …) -> record
+-- skytools.batch_update(target, source, ...) -> record
 -- Update the rows of a table that a source names by key, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -121,7 +121,7 @@ end $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ026  the target lacks a row, and on_missing is error
@@ -154,7 +154,7 @@ language sql as $$
                            jsonb_build_object('key', batch_update.key, 'columns', batch_update.columns, 'set', batch_update.set, 'fold', batch_update.fold, 'aggregates', batch_update.aggregates, 'order_by', batch_update.order_by, 'concurrency', batch_update.concurrency, 'rewrite', batch_update.rewrite, 'return_rows', batch_update.return_rows)) b
 $$;
 
--- skytools.batch_upsert(target, source, …) -> record
+-- skytools.batch_upsert(target, source, ...) -> record
 -- Update the rows of a table that a source names by key, and insert those that are not there, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -171,7 +171,7 @@ $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ027  no unique index on the key, and concurrency is on conflict
@@ -203,7 +203,7 @@ language sql as $$
                            jsonb_build_object('key', batch_upsert.key, 'columns', batch_upsert.columns, 'set', batch_upsert.set, 'fold', batch_upsert.fold, 'aggregates', batch_upsert.aggregates, 'order_by', batch_upsert.order_by, 'concurrency', batch_upsert.concurrency, 'rewrite', batch_upsert.rewrite, 'return_rows', batch_upsert.return_rows)) b
 $$;
 
--- skytools.batch_delete(target, source, …) -> record
+-- skytools.batch_delete(target, source, ...) -> record
 -- Delete the rows of a table that a source names by key, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -217,7 +217,7 @@ $$;
 --            table is locked against all other writers; 'retry': tried again when another transaction came first
 -- timeout    how long to wait for that lock of the table
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ026  the target lacks a row, and on_missing is error
@@ -247,7 +247,7 @@ language sql as $$
                            jsonb_build_object('key', batch_delete.key, 'fold', batch_delete.fold, 'aggregates', batch_delete.aggregates, 'order_by', batch_delete.order_by, 'concurrency', batch_delete.concurrency, 'return_rows', batch_delete.return_rows)) b
 $$;
 
--- skytools.batch_merge(target, source, …) -> record
+-- skytools.batch_merge(target, source, ...) -> record
 -- Make a table, or a part of it, like a source: insert, update, and delete rows that the source lacks, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -265,7 +265,7 @@ $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ027  no unique index on the key, and concurrency is on conflict

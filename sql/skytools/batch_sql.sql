@@ -9,7 +9,7 @@
 -- skytools._batch_sql(i_kind, i_target, i_source, i_source_columns, i_options) -> text
 -- Write the statement that changes a table by the rows of a source, and counts what it did.
 -- i_kind     update, upsert, delete or merge
--- i_source   a FROM item without alias: a quoted table name, '(select …)' or 'unnest($1::int[], …)'
+-- i_source   a FROM item without alias: a quoted table name, '(select ...)' or 'unnest($1::int[], ...)'
 -- i_source_columns its columns, in order
 -- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions;
 --            ordered: the caller runs the statement by skytools._batch_ordered(), if it begins with that word in a comment;

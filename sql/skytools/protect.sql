@@ -7,7 +7,7 @@ create table skytools.setting (
 comment on table skytools.setting is 'Settings of this database';
 
 -- skytools.protect(i_reason) -> void
--- Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named.
+-- Mark this database, so that whatever destroys queues (wipe, reset, uninstall ...) refuses it unless it is named.
 -- i_reason   shown in each refusal, e.g. 'production'
 -- raises     PQ020  the reason is null or empty
 -- runs as    owner: an operator needs EXECUTE (pgq_admin), no table right

@@ -37,6 +37,6 @@ begin
     end if;
     if coalesce(to_regnamespace('pgq'), to_regnamespace('pgq_ext'), to_regnamespace('pgq_coop')) is not null then
         raise exception 'database % has a schema pgq, pgq_ext or pgq_coop already', quote_ident(current_database())
-            using errcode = 'PQ030', hint = 'install into another database, or move it away: alter schema pgq rename to …';
+            using errcode = 'PQ030', hint = 'install into another database, or move it away: alter schema pgq rename to ...';
     end if;
 end $$;`

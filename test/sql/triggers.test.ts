@@ -141,6 +141,123 @@ describe.each(databases)('trigger functions on $name', ({ open }) => {
     await expect(db.query('truncate app.t')).rejects.toMatchObject({ code: 'PQ016' })
   })
 
+  it('take what is odd as PgQ takes it', async () => {
+    await using db = await open()
+    await setup(db, '')
+    const plain = 'create table app.t (id int primary key, a text, b int)'
+    const cases: [string, string, string, (string | null)[][]][] = [
+      [
+        plain,
+        `jsontriga('q', 'pkey=')`,
+        'insert into app.t values (1)',
+        [['{"op":"INSERT","table":["app","t"],"pkey":[""]}', '{"id":1,"a":null,"b":null}', 'app.t']],
+      ],
+      [
+        plain,
+        `logutriga('q', 'ev_extra3=id', 'ev_extra3=b', 'ev_type=')`,
+        'insert into app.t values (1, null, 2)',
+        [[null, 'id=1&a&b=2', 'app.t', null, '1']],
+      ],
+      [
+        'create table app.t (a int, b int, c int, primary key (c) include (a))',
+        `logutriga('q')`,
+        'insert into app.t values (1, 2, 3); update app.t set b = 0',
+        [
+          ['I:c,a', 'a=1&b=2&c=3', 'app.t'],
+          ['U:c,a', 'a=1&b=0&c=3', 'app.t'],
+        ],
+      ],
+      [
+        'create table app.t (id int primary key, a text, _pgq_ev_extra3 int)',
+        `logutriga('q', 'ignore=a')`,
+        'insert into app.t values (1, 2, 3); update app.t set _pgq_ev_extra3 = 4; update app.t set id = id',
+        [
+          ['I:id', 'id=1', 'app.t', null, '3'],
+          ['U:id', 'id=1', 'app.t', null, '4'],
+        ],
+      ],
+      [
+        'create table app.t (id int, _pgq_ev_extra3 int primary key)',
+        `sqltriga('q')`,
+        'insert into app.t values (1, 2); update app.t set id = 3; delete from app.t',
+        [
+          ['I', "(id) values ('1')", 'app.t', null, '2'],
+          ['U', "id='3' where ", 'app.t', null, '2'],
+          ['D', '', 'app.t', null, '2'],
+        ],
+      ],
+      [
+        plain,
+        `logutriga('q')`,
+        `insert into app.t values (1, e'a@b.c\t"{''}"\n\u00e9 %2b')`,
+        [['I:id', 'id=1&a=a%40b.c%09%22%7b%27%7d%22%0a%c3%a9+%252b&b', 'app.t']],
+      ],
+      [
+        plain,
+        `sqltriga('q', 'ignore=id,a,b', 'when=true', 'when=false')`,
+        'insert into app.t values (1); update app.t set id = id',
+        [
+          ['I', '() values ()', 'app.t'],
+          ['U', "id='1' where id='1'", 'app.t'],
+        ],
+      ],
+      [
+        `create table app.t (id int primary key, ${Array.from({ length: 120 }, (_, n) => `c${n} text collate "${n % 2 ? 'C' : 'POSIX'}"`).join()})`,
+        `sqltriga('q')`,
+        `set standard_conforming_strings = off; set escape_string_warning = off; insert into app.t values (1);
+         update app.t set c0 = e'\\\\', c119 = 'x'; reset standard_conforming_strings`,
+        [
+          [
+            'I',
+            `(id,${Array.from({ length: 120 }, (_, n) => `c${n}`)}) values ('1',${Array(120).fill('null')})`,
+            'app.t',
+          ],
+          ['U', String.raw`c0=E'\\',c119='x' where id='1'`, 'app.t'],
+        ],
+      ],
+    ]
+    for (const [table, call, statements, events] of cases) {
+      await db.exec(`drop table if exists app.t; ${table};
+        create trigger t after insert or update or delete on app.t for each row execute function pgq.${call}; ${statements}`)
+      expect(await logged(db), `${call} on ${table}`).toEqual(events)
+    }
+  })
+
+  it("go on with a queue that was dropped and created again, and with none that has their queue's name no more", async () => {
+    await using db = await open()
+    await setup(
+      db,
+      `create table app.t (a int primary key);
+       create trigger t after insert on app.t for each row execute function pgq.logutriga('q'); insert into app.t values (1)`,
+    )
+    await db.exec(`select pgq.drop_queue('q')`)
+    await expect(db.query('insert into app.t values (2)')).rejects.toMatchObject({ code: 'PQ001' })
+    await db.exec(`select pgq.create_queue('q'); insert into app.t values (3)`)
+    expect(await db.query('select ev_data from pgq.event_2')).toEqual([{ ev_data: 'a=3' }])
+    await db.exec(`update pgq.queue set queue_name = 'p'`)
+    await expect(db.query('insert into app.t values (4)')).rejects.toMatchObject({ code: 'PQ001' })
+    await db.exec(`select pgq.create_queue('q'); insert into app.t values (5)`)
+    expect(await db.query('select ev_data from pgq.event_3')).toEqual([{ ev_data: 'a=5' }])
+  })
+
+  it('keep to the limits of their queue, and follow its rotation', async () => {
+    await using db = await open()
+    await setup(
+      db,
+      `create table app.t (a int primary key);
+       create trigger t after insert on app.t for each row execute function pgq.sqltriga('q'); insert into app.t values (1);
+       update pgq.queue set queue_per_tx_limit = 2`,
+    )
+    await expect(db.query('insert into app.t values (2), (3), (4)')).rejects.toMatchObject({ code: 'PQ007' })
+    await db.exec(`update pgq.queue set queue_disable_insert = true, queue_per_tx_limit = null`)
+    await expect(db.query('insert into app.t values (2)')).rejects.toMatchObject({ code: 'PQ006' })
+    await db.exec(`update pgq.queue set queue_disable_insert = false, queue_rotation_period = '0'`)
+    await db.exec(
+      `select pgq.maint_rotate_tables_step1('q'); select pgq.maint_rotate_tables_step2(); insert into app.t values (5)`,
+    )
+    expect(await db.query('select ev_data from pgq.event_1_1')).toEqual([{ ev_data: "(a) values ('5')" }])
+  })
+
   it.each([
     [`jsontriga()`, `insert into app.t values (2)`, 'PQ016', 'pgq trigger must have destination queue as argument'],
     [`jsontriga('q', 'skip')`, `insert into app.t values (2)`, 'PQ016', 'bad param to pgq trigger: skip'],
@@ -153,6 +270,13 @@ describe.each(databases)('trigger functions on $name', ({ open }) => {
       'PQ018',
       'logtriga: Unexpected NULL key value: column b of table app.t',
     ],
+    [
+      `sqltriga('q', 'pkey=nope')`,
+      `update app.t set a = a`,
+      'PQ018',
+      'logtriga: Unexpected NULL key value: column nope of table app.t',
+    ],
+    [`logutriga('q', 'when=')`, `delete from app.t`, 'PQ016', 'when= query result must be boolean, got=0'],
     [`logutriga('q', 'when=b > 0')`, `delete from app.t`, 'PQ016', 'when= should not be NULL: trigger t on app.t'],
     [`logutriga('q', 'when=a')`, `delete from app.t`, 'PQ016', 'when= query result must be boolean, got=23'],
     [
@@ -242,6 +366,12 @@ describe.each(servers)('trigger functions on $name', ({ open }) => {
     await db.exec(`reset role; grant pgq_writer to ${role}`)
     await insert(2)
     expect(await logged(db)).toEqual([['I', "(a) values ('2')", 'app.t']])
+    await db.exec(`revoke pgq_writer from ${role}`)
+    await expect(insert(3)).rejects.toMatchObject({ message: 'permission denied for function insert_event' })
+    await db.exec(`reset role; grant usage on schema pgq to ${role};
+      grant execute on function pgq.insert_event(text, text, text, text, text, text, text) to ${role}`)
+    await insert(4)
+    expect(await logged(db)).toEqual([['I', "(a) values ('4')", 'app.t']])
     await db.exec(`drop owned by ${role}; drop role ${role}`)
   })
 })
