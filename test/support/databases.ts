@@ -23,8 +23,8 @@ export interface TestDatabase {
   readonly version?: number
   /** A fresh database with the bundle installed. */
   open(from?: Origin): Promise<TestDb>
-  /** A fresh database without the bundle. */
-  openEmpty(): Promise<TestDb>
+  /** A fresh database without the bundle; of an encoding other than UTF8 on a server only. */
+  openEmpty(encoding?: string): Promise<TestDb>
 }
 
 const pgliteDumps = inject('pglite').dumps
@@ -64,7 +64,8 @@ function server(entry: ServerEntry): TestDatabase {
       if ('problem' in template) throw new Error(`${from} did not install on ${entry.name}: ${template.problem}`)
       return serverTestDb(entry, `template ${template.database}`)
     },
-    openEmpty: () => serverTestDb(entry, 'template template0'),
+    openEmpty: (encoding) =>
+      serverTestDb(entry, `template template0${encoding ? ` encoding '${encoding}' lc_collate 'C' lc_ctype 'C'` : ''}`),
   }
 }
 

@@ -15,6 +15,17 @@ describe.each(servers)('install on $name', ({ openEmpty }) => {
     expect((await check(db)).differences).toEqual([])
     await Promise.all(connections.map((connection) => connection.close()))
   })
+  it('works in a database of another encoding, whose bytes are those of urlencoded events', async () => {
+    await using db = await openEmpty('LATIN1')
+    await install(db)
+    await db.exec(`select pgq.create_queue('q'); create schema app; create table app.t (a text primary key);
+      create trigger t after insert on app.t for each row execute function pgq.logutriga('q');
+      select pgq.capture('app.t', 'q'); insert into app.t values ('\u00fc \u00e9@')`)
+    expect(await db.query('select ev_type, ev_data from pgq.event_template order by ev_type')).toEqual([
+      { ev_type: 'I:a', ev_data: 'a=%fc+%e9%40' },
+      { ev_type: '{"op":"INSERT","table":["app","t"],"pkey":["a"]}', ev_data: '{"a":"\u00fc \u00e9@"}' },
+    ])
+  })
   it('is done once by two whose sessions default to repeatable read', async () => {
     await using db = await openEmpty()
     await using other = await db.connect()
