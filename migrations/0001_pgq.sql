@@ -25,7 +25,7 @@ create table skytools.setting (
 comment on table skytools.setting is 'Settings of this database';
 
 -- skytools.protect(i_reason) -> void
--- Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named.
+-- Mark this database, so that whatever destroys queues (wipe, reset, uninstall ...) refuses it unless it is named.
 -- i_reason   shown in each refusal, e.g. 'production'
 -- raises     PQ020  the reason is null or empty
 -- runs as    owner: an operator needs EXECUTE (pgq_admin), no table right
@@ -93,7 +93,7 @@ end $$;
 -- skytools._batch_sql(i_kind, i_target, i_source, i_source_columns, i_options) -> text
 -- Write the statement that changes a table by the rows of a source, and counts what it did.
 -- i_kind     update, upsert, delete or merge
--- i_source   a FROM item without alias: a quoted table name, '(select …)' or 'unnest($1::int[], …)'
+-- i_source   a FROM item without alias: a quoted table name, '(select ...)' or 'unnest($1::int[], ...)'
 -- i_source_columns its columns, in order
 -- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions;
 --            ordered: the caller runs the statement by skytools._batch_ordered(), if it begins with that word in a comment;
@@ -560,7 +560,7 @@ begin
         return format(E'(%s\n)', i_source);
     elsif to_regclass(i_source) is null then
         raise exception 'no such source: %', coalesce(i_source, 'NULL')
-            using errcode = 'PQ024', hint = 'a source is a table''s name, or a query such as ''select id, name from …''';
+            using errcode = 'PQ024', hint = 'a source is a table''s name, or a query such as ''select id, name from ...''';
     end if;
     return (select format('%I.%I', n.nspname, c.relname)
               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -580,7 +580,7 @@ begin
     return array(select json_object_keys(v_row));
 end $$;
 
--- skytools.batch_update(target, source, …) -> record
+-- skytools.batch_update(target, source, ...) -> record
 -- Update the rows of a table that a source names by key, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -598,7 +598,7 @@ end $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ026  the target lacks a row, and on_missing is error
@@ -631,7 +631,7 @@ language sql as $$
                            jsonb_build_object('key', batch_update.key, 'columns', batch_update.columns, 'set', batch_update.set, 'fold', batch_update.fold, 'aggregates', batch_update.aggregates, 'order_by', batch_update.order_by, 'concurrency', batch_update.concurrency, 'rewrite', batch_update.rewrite, 'return_rows', batch_update.return_rows)) b
 $$;
 
--- skytools.batch_upsert(target, source, …) -> record
+-- skytools.batch_upsert(target, source, ...) -> record
 -- Update the rows of a table that a source names by key, and insert those that are not there, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -648,7 +648,7 @@ $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ027  no unique index on the key, and concurrency is on conflict
@@ -680,7 +680,7 @@ language sql as $$
                            jsonb_build_object('key', batch_upsert.key, 'columns', batch_upsert.columns, 'set', batch_upsert.set, 'fold', batch_upsert.fold, 'aggregates', batch_upsert.aggregates, 'order_by', batch_upsert.order_by, 'concurrency', batch_upsert.concurrency, 'rewrite', batch_upsert.rewrite, 'return_rows', batch_upsert.return_rows)) b
 $$;
 
--- skytools.batch_delete(target, source, …) -> record
+-- skytools.batch_delete(target, source, ...) -> record
 -- Delete the rows of a table that a source names by key, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -694,7 +694,7 @@ $$;
 --            table is locked against all other writers; 'retry': tried again when another transaction came first
 -- timeout    how long to wait for that lock of the table
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ026  the target lacks a row, and on_missing is error
@@ -724,7 +724,7 @@ language sql as $$
                            jsonb_build_object('key', batch_delete.key, 'fold', batch_delete.fold, 'aggregates', batch_delete.aggregates, 'order_by', batch_delete.order_by, 'concurrency', batch_delete.concurrency, 'return_rows', batch_delete.return_rows)) b
 $$;
 
--- skytools.batch_merge(target, source, …) -> record
+-- skytools.batch_merge(target, source, ...) -> record
 -- Make a table, or a part of it, like a source: insert, update, and delete rows that the source lacks, in one statement.
 -- target     the table, partitioned table or view
 -- source     a table, temporary or not, or as text a query
@@ -742,7 +742,7 @@ $$;
 -- timeout    how long to wait for that lock of the table
 -- rewrite    write rows that would stay as they are, too
 -- return_rows give the rows that were changed
--- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {…}}
+-- returns    one row of counts; rows: null, or with return_rows a JSON array of {"action": "update", "row": {...}}
 -- raises     PQ024  an argument is wrong: no such column, no primary key, an unknown word
 -- raises     PQ025  the source repeats a key, and fold is error
 -- raises     PQ027  no unique index on the key, and concurrency is on conflict
@@ -1636,6 +1636,9 @@ begin
     if tg_op <> 'DELETE' then
         perform pgq._make_queue_code(new);
     end if;
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.queue_name <> old.queue_name then
+        perform pgq._drop_queue_code(old.queue_id);
+    end if;
     if tg_op = 'DELETE' and current_setting('skytools.keep_code', true) = 'on' then
         return null; -- skytools.wipe() drops many, and makes the code anew afterwards
     end if;
@@ -2327,7 +2330,7 @@ language sql stable as $$
 $$;
 
 -- pgq._key_columns(i_table) -> name[]
--- The columns of the primary key, in the order of its index.
+-- The columns of the primary key, in the order of its index, and then those that it includes.
 -- returns    null: there is no primary key
 -- runs as    caller
 create or replace function pgq._key_columns(i_table regclass) returns name[]
@@ -2336,7 +2339,7 @@ language sql stable as $$
       from pg_catalog.pg_index i
      cross join lateral pg_catalog.unnest(i.indkey::smallint[]) with ordinality k (attnum, n)
       join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-     where i.indrelid = i_table and i.indisprimary and k.n <= i.indnkeyatts
+     where i.indrelid = i_table and i.indisprimary
 $$;
 
 -- pgq._shape(i_table) -> text
@@ -2422,7 +2425,12 @@ language sql stable as $$
                  when t.base = any ('{date,time,timetz,timestamp,timestamptz}') then
                      'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
                      '%1$s::pg_catalog.text, ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), ''/'', ''%%2f'')'
-                 else 'pgq._urlencode(%2$s)' end
+                 else
+                     'case when %2$s ~ ''[^0-9A-Za-z_.-]'' collate "C" then'
+                     ' case when %2$s ~ ''[^0-9A-Za-z_. :,/%%+-]'' collate "C" then pgq._urlencode(%2$s) else'
+                     ' pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
+                     '%2$s collate "C", ''%%'', ''%%25''), ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), '','', ''%%2c''), ''/'', ''%%2f'') end'
+                     ' else %2$s end' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''
                  when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid,date,timestamp,timestamptz}')
@@ -2442,23 +2450,22 @@ $$;
 create or replace function pgq._urlencode(i_text text) returns text
 language plpgsql immutable strict parallel safe as $$
 declare
-    v_text text;
+    v_text text collate "C" := i_text;
 begin
-    if i_text ~ '^[0-9A-Za-z_.-]*$' then
-        return i_text;
-    end if;
-    -- What is most common, without taking the text apart.
-    v_text := replace(replace(replace(replace(replace(replace(i_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
-    if v_text ~ '^[0-9A-Za-z_.%+-]*$' then
+    -- What is common, without taking the text apart.
+    v_text := replace(replace(replace(replace(replace(replace(v_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
+    v_text := replace(replace(replace(replace(replace(replace(v_text, '@', '%40'), '"', '%22'), '{', '%7b'), '}', '%7d'), '''', '%27'), e'\n', '%0a');
+    if v_text !~ '[^0-9A-Za-z_.%+-]' then
         return v_text;
     end if;
+    v_text := i_text;
     return (select string_agg(
                        case when p.part ~ '^[0-9A-Za-z_.-]' then p.part
-                            else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', '%\&', 'g'),
+                            else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', e'%\\&', 'g'),
                                          '%20', '+') end,
                        '' order by p.n)
               from (select m.part[1] as part, m.n
-                      from regexp_matches(i_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
+                      from regexp_matches(v_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
 end $$;
 
 -- pgq._encode_row(i_table, i_format, i_columns, i_record) -> text
@@ -2568,6 +2575,21 @@ language sql stable as $$
      where i_columns is null or t.name = any (i_columns)
 $$;
 
+-- pgq._encode_join(i_parts, i_separator) -> text
+-- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
+-- runs as    caller
+create or replace function pgq._encode_join(i_parts text[], i_separator text) returns text
+language plpgsql immutable as $$
+declare
+    v_parts text[] := i_parts;
+begin
+    while cardinality(v_parts) > 90 loop
+        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s) collate "C", '''')', i_separator, string_agg(p, ', ' order by n))
+                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
+    end loop;
+    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
+end $$;
+
 -- pgq._encode_sql_update(i_table, i_columns, i_key, i_new, i_old) -> text
 -- SQL for what an UPDATE changed: b='2',c=NULL where a='1'. If nothing did, the first key column is set to what it is.
 -- i_columns  the columns that count; null: all
@@ -2575,13 +2597,14 @@ $$;
 -- runs as    caller
 create or replace function pgq._encode_sql_update(i_table regclass, i_columns name[], i_key name[], i_new text, i_old text) returns text
 language sql stable as $$
-    select format('coalesce(nullif(concat_ws('','', %s), ''''), %s) || '' where '' || %s',
-               coalesce(string_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+    select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
+               pgq._encode_join(coalesce(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
                                           pgq._differs(t.type, format('%s.%I', i_new, t.name), format('%s.%I', i_old, t.name)),
                                           quote_ident(t.name) || '=',
-                                          pgq._encode_value(format('%s.%I', i_new, t.name), t.type, 'sql')), ', ' order by t.attnum), 'null'),
-               pgq._encode_sql_key(i_table, array[(select k.name from pgq._table_columns(i_table) k
-                                                    where k.name = any (i_key) order by k.attnum limit 1)], i_old),
+                                          pgq._encode_value(format('%s.%I', i_new, t.name), t.type, 'sql')) order by t.attnum), array['null']), ','),
+               coalesce((select pgq._encode_sql_key(i_table, array[k.name], i_old) from pgq._table_columns(i_table) k
+                          where k.name = any (i_key) order by k.attnum limit 1),
+                        format('pgq._null_key(%L, %L)', i_table::text, array_to_string(i_key, ','))),
                pgq._encode_sql_key(i_table, i_key, i_old))
       from pgq._table_columns(i_table) t
      where i_columns is null or t.name = any (i_columns)
@@ -2615,6 +2638,7 @@ begin
         raise exception 'pgq trigger must have destination queue as argument'
             using errcode = 'PQ016', hint = 'create trigger ... execute function pgq.jsontriga(''queue'')';
     end if;
+    -- Where an expression is given twice the first one counts, of lists the last one.
     foreach v_arg in array i_args[2:] loop
         v_field := array_position(v_names, split_part(v_arg, '=', 1));
         if v_arg like 'ignore=%' then
@@ -2622,9 +2646,13 @@ begin
         elsif v_arg like 'pkey=%' then
             key := substr(v_arg, 6);
         elsif v_arg like 'when=%' then
-            condition := substr(v_arg, 6);
+            condition := coalesce(condition, substr(v_arg, 6));
+            if condition ~ '^\s*$' then
+                raise exception 'when= query result must be boolean, got=0'
+                    using errcode = 'PQ016', hint = 'compare: when=column = ''value''';
+            end if;
         elsif v_field is not null and position('=' in v_arg) > 0 then
-            fields[v_field] := substr(v_arg, position('=' in v_arg) + 1);
+            fields[v_field] := coalesce(fields[v_field], substr(v_arg, position('=' in v_arg) + 1));
         elsif v_arg = 'backup' then
             backup := true;
         elsif v_arg = 'SKIP' then
@@ -2747,7 +2775,8 @@ language sql stable as $$
         quote_literal(case i_kind
             when 'jsontriga' then format('{"op":"%s","table":[%s,%s],"pkey":[%s]}', i_op, to_json(n.nspname::text), to_json(c.relname::text),
                 (select string_agg(to_json(k.name)::text, ',' order by k.n)
-                   from unnest(coalesce(string_to_array(i_key_text, ','), i_key::text[])) with ordinality k (name, n)))
+                   from unnest(coalesce(case i_key_text when '' then '{""}' else string_to_array(i_key_text, ',') end, i_key::text[]))
+                        with ordinality k (name, n)))
             when 'logutriga' then left(i_op, 1) || ':' || coalesce(i_key_text, array_to_string(i_key, ','), '')
             else left(i_op, 1) end),
         case when i_kind = 'jsontriga' then pgq._encode_row(i_table, 'json', i_columns, 'i_new')
@@ -2763,11 +2792,23 @@ language sql stable as $$
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table
 $$;
 
--- pgq._trigger_body(i_table, i_trigger) -> text
+-- pgq._trigger_plain(i_table) -> boolean
+-- Whether the values of a table read the same whoever reads them, with any search_path, and run no code but Postgres' own:
+-- then code generated for a trigger may run as the owner of pgq.
+-- runs as    caller
+create or replace function pgq._trigger_plain(i_table oid) returns boolean
+language sql stable as $$
+    select coalesce(bool_and(t.typtype = 'b' and t.typnamespace = 'pg_catalog'::regnamespace and t.typcategory in ('B', 'D', 'I', 'N', 'S', 'T', 'U')
+                             and t.typname !~ '^reg' and t.typname <> 'refcursor'), true)
+      from pgq._table_columns(i_table) c join pg_type t on t.oid = c.type
+$$;
+
+-- pgq._trigger_body(i_table, i_trigger, i_queue_id) -> text
 -- PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes.
+-- i_queue_id the queue, for code that puts the event into its table; null for code that calls pgq.insert_event()
 -- raises     PQ016
 -- runs as    caller, within a security definer function
-create or replace function pgq._trigger_body(i_table oid, i_trigger name) returns text
+create or replace function pgq._trigger_body(i_table oid, i_trigger name, i_queue_id integer) returns text
 language plpgsql stable as $body$
 declare
     v_trigger record;
@@ -2782,6 +2823,8 @@ declare
     v_names constant text[] := array['ev_type', 'ev_data', 'ev_extra1', 'ev_extra2', 'ev_extra3', 'ev_extra4'];
     v_code text;
     v_body text := '';
+    v_values text;
+    v_store text := '';
     v_table text := (select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = i_table);
 begin
     select * into v_trigger from pgq._trigger_definition(i_table, i_trigger);
@@ -2795,9 +2838,10 @@ begin
     v_key := coalesce(regexp_split_to_array(v_args.key, '[\s,]+')::name[], pgq._key_columns(i_table));
     v_columns := array(select c from unnest(v_trigger.columns) c where c <> all (v_magic) and c <> all (coalesce(v_args.ignored, '{}')));
     v_ignored := array(select c from unnest(v_trigger.columns) c
-                        where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or c <> all (v_magic)));
+                        where c <> all (v_columns) and (v_trigger.kind = 'sqltriga' or v_args.ignored is not null));
 
-    foreach v_op in array array['INSERT', 'UPDATE', 'DELETE'] loop
+    -- Updates come first: they are the most common.
+    foreach v_op in array array['UPDATE', 'INSERT', 'DELETE'] loop
         v_code := '';
         if v_args.deny then
             v_code := format($part$
@@ -2834,9 +2878,13 @@ begin
             return %s;
         end if;$part$, pgq._put_values(v_args.condition, v_trigger.columns, 'i_new'), i_trigger, v_table, (not v_args.skip)::text);
             end if;
-            v_fields := pgq._trigger_event(i_table, v_trigger.kind, v_op, v_key, v_args.key, v_columns, v_args.backup);
+            v_fields := pgq._trigger_event(i_table, v_trigger.kind, v_op,
+                case v_trigger.kind when 'sqltriga' then array(select k from unnest(v_key) with ordinality u (k, n) where k <> all (v_magic) order by n)
+                                    else v_key end, v_args.key, v_columns, v_args.backup);
             for v_n in 1..6 loop
-                if v_args.fields[v_n] is not null then
+                if v_args.fields[v_n] ~ '^\s*$' then
+                    v_fields[v_n] := 'null';
+                elsif v_args.fields[v_n] is not null then
                     v_fields[v_n] := format(
                         e'pgq._one_value(array(select case when t.v is distinct from null then pg_catalog.concat(t.v) end from (select %s\n'
                         '            ) t (v)))', pgq._put_values(v_args.fields[v_n], v_trigger.columns, 'i_new'));
@@ -2845,52 +2893,114 @@ begin
                                         from pgq._table_columns(i_table) c where c.name = '_pgq_' || v_names[v_n]);
                 end if;
             end loop;
-            v_code := v_code || format($part$
+            if i_queue_id is null then
+                v_code := v_code || format($part$
         v_id := pgq.insert_event(%L, %s);$part$, v_args.queue_name, array_to_string(v_fields, e',\n            '));
+            else
+                -- The other fields are the same for each operation.
+                v_code := v_code || (select string_agg(format(e'\n        v_%s := %s;', v_names[n], v_fields[n]), '' order by n)
+                                       from unnest(array[1, 2, 4]) n where v_fields[n] <> 'null');
+                v_values := format('v_ev_type, v_ev_data, %s, v_ev_extra2, %s, %s', v_fields[3], v_fields[5], v_fields[6]);
+            end if;
         end if;
-        v_body := v_body || format(e'\n    %s i_op = %L then%s', case v_op when 'INSERT' then 'if' else 'elsif' end, v_op, v_code);
+        v_body := v_body || format(e'\n    %s i_op = %L then%s', case v_op when 'UPDATE' then 'if' else 'elsif' end, v_op, v_code);
     end loop;
+    if v_values is not null then
+        v_store := format(e'\n    v_slot := pgq.event_%s_admit(1);', i_queue_id) || (
+            select string_agg(format(e'\n    %s then\n        insert into %s (ev_time, %s)\n        values (now(), %s);',
+                       case s.n when 0 then 'if v_slot = 0' when 1 then 'elsif v_slot = 1' else 'elsif v_slot = 2' end, pgq._event_table(i_queue_id, s.n),
+                       array_to_string(v_names, ', '), v_values), '' order by s.n)
+              from generate_series(0, 2) s (n)) || e'\n    end if;';
+    end if;
     -- Null tells the caller to have this function made anew.
     return format($whole$
 #variable_conflict use_column
 declare
     v_id bigint;
     v_holds boolean;
+    v_slot integer;
+    v_ev_type text;
+    v_ev_data text;
+    v_ev_extra2 text;
 begin
     if pgq._trigger_shape(%L, %L) is distinct from %L then
         return null;
     end if;%s
-    end if;
+    end if;%s
     return %s;
-end $whole$, i_table, i_trigger, pgq._trigger_shape(i_table, i_trigger), v_body, (not v_args.skip)::text);
+end $whole$, i_table, i_trigger, pgq._trigger_shape(i_table, i_trigger), v_body, v_store, (not v_args.skip)::text);
 end $body$;
 
--- pgq._trigger_code(i_table, i_trigger, i_name) -> text
+-- pgq._trigger_code(i_table, i_trigger) -> text
 -- Make the function of a trigger. One transaction at a time makes the one for all; others that come before it has
--- committed make one for their own session, so nobody waits.
+-- committed make one for their own session, so nobody waits. It may be executed by whoever may execute pgq.insert_event().
 -- returns    the function's name
 -- raises     PQ016
--- locks      an advisory lock for the trigger, to the end of the transaction
+-- raises     42501  the caller may not execute pgq.insert_event()
+-- locks      an advisory lock for the trigger, and the queue's row in pgq.queue for key share, to the end of the transaction
 -- runs as    owner: a producer need not be allowed to create functions
 create or replace function pgq._trigger_code(i_table oid, i_trigger name) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $make$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $make$
 declare
     v_name text := format('trigger_%s_%s', i_table, left(md5(i_trigger), 12));
     v_shape text := pgq._trigger_shape(i_table, i_trigger);
+    v_args record;
+    v_queue integer;
 begin
     if not pg_try_advisory_xact_lock('pgq.event_template'::regclass::oid::bigint::integer, hashtext(v_name)) then
         v_name := format('%s_%s', v_name, pg_backend_pid());
     end if;
     if not exists (select from pg_proc p where p.pronamespace = 'pgq'::regnamespace and p.proname = v_name
                                            and position(v_shape in p.prosrc) > 0) then
-        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql stable as %L',
-                       v_name, pgq._trigger_body(i_table, i_trigger));
-        execute format('grant execute on function pgq.%I to public', v_name);
+        select a.* into v_args from pgq._trigger_definition(i_table, i_trigger) t cross join lateral pgq._trigger_arguments(t.args, t.type) a;
+        -- Expressions have the rights and the search_path of whoever writes the table; what neither matters to is faster without.
+        if v_args.condition is null and array_remove(v_args.fields, null) = '{}' and pgq._trigger_plain(i_table) then
+            select q.queue_id into v_queue from pgq.queue q where q.queue_name = v_args.queue_name for key share;
+        end if;
+        execute format('create or replace function pgq.%I(i_op text, i_new anyelement, i_old anyelement) returns boolean language plpgsql %s as %L',
+                       v_name, case when v_queue is null then 'stable' else 'security definer set search_path = pg_catalog, pg_temp' end,
+                       pgq._trigger_body(i_table, i_trigger, v_queue));
         execute format('comment on function pgq.%I is %L', v_name,
                        format('skytools: generated for trigger %I on %s; made anew by itself', i_trigger, i_table::regclass));
     end if;
+    perform pgq._grant_trigger_code(format('pgq.%s', v_name)::regproc);
     return 'pgq.' || v_name;
 end $make$;
+
+-- pgq._grant_trigger_code(i_function) -> void
+-- Let those who may execute pgq.insert_event() execute the code of a trigger.
+-- runs as    caller, who must own it
+create or replace function pgq._grant_trigger_code(i_function regproc) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_grantee oid;
+begin
+    execute format('revoke all on function %s from public', i_function);
+    for v_grantee in
+        select a.grantee from pg_proc p cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         where p.oid = 'pgq.insert_event(text,text,text,text,text,text,text)'::regprocedure and a.privilege_type = 'EXECUTE'
+    loop
+        execute format('grant execute on function %s to %s', i_function,
+                       case v_grantee when 0 then 'public' else quote_ident(pg_get_userbyid(v_grantee)) end);
+    end loop;
+end $$;
+
+-- pgq._drop_queue_code(i_queue_id) -> void
+-- Drop what was generated for triggers and puts events into the tables of a queue that is gone, or has another name now.
+-- runs as    caller, who must own it
+create or replace function pgq._drop_queue_code(i_queue_id integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_function regprocedure;
+begin
+    for v_function in
+        select p.oid from pg_proc p
+         where p.pronamespace = 'pgq'::regnamespace and p.proname like 'trigger\_%'
+           and position(format('pgq.event_%s_admit(', i_queue_id) in p.prosrc) > 0
+    loop
+        execute format('drop function %s', v_function);
+    end loop;
+end $$;
 
 -- pgq._drop_trigger_code() -> integer
 -- Drop what was generated for triggers that are gone, or for sessions that have ended.
@@ -2925,7 +3035,7 @@ end $$;
 create or replace function pgq._truncate_event(
     i_table oid, i_trigger name, i_op text, out queue_name text, out ev_type text, out ev_data text, out ev_extra1 text)
 returns record
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
 declare
     v_trigger record;
     v_args record;
@@ -2993,26 +3103,20 @@ declare
     v_event record;
     v_passes boolean;
 begin
-    if current_setting('session_replication_role') = 'local' then
-        null;
-    elsif tg_level = 'STATEMENT' then
-        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
-        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
-    else
+    if tg_level = 'ROW' and current_setting('session_replication_role') <> 'local' then
         v_code := 'pgq.trigger_' || tg_relid || '_' || left(md5(tg_name), 12);
-        if to_regproc(v_code) is null then
+        if has_function_privilege(to_regproc(v_code)::oid, 'execute') is not true then
             v_code := pgq._trigger_code(tg_relid, tg_name);
-        end if;
-        for v_try in 1..3 loop
-            if tg_op = 'UPDATE' then
-                execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, new, old;
-            elsif tg_op = 'INSERT' then
-                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, new;
-            else
-                execute 'select ' || v_code || '($1, $2, $2)' into v_passes using tg_op, old;
+            if not has_function_privilege(v_code::regproc::oid, 'execute') then
+                perform pgq.insert_event(null, null, null);
             end if;
+        end if;
+        execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, coalesce(new, old), old;
+        -- It no longer fits.
+        for v_try in 1..2 loop
             exit when v_passes is not null;
             v_code := pgq._trigger_code(tg_relid, tg_name);
+            execute 'select ' || v_code || '($1, $2, $3)' into v_passes using tg_op, coalesce(new, old), old;
         end loop;
         if v_passes is null then
             raise exception 'could not serialize access: table %%.%% was altered', tg_table_schema, tg_table_name
@@ -3020,6 +3124,9 @@ begin
         elsif not v_passes then
             return null;
         end if;
+    elsif current_setting('session_replication_role') <> 'local' then
+        select * into v_event from pgq._truncate_event(tg_relid, tg_name, tg_op);
+        perform pgq.insert_event(v_event.queue_name, v_event.ev_type, v_event.ev_data, v_event.ev_extra1, null, null, null);
     end if;
     if tg_op = 'DELETE' then
         return old;
@@ -3059,28 +3166,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select bool_and(y.typcategory not in ('G', 'C') and y.oid not in ('json'::regtype, 'xml'::regtype)) from t join pg_type y on y.oid = t.oid
 $$;
 
--- pgq._capture_join(i_parts, i_separator) -> text
--- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
--- runs as    caller
-create or replace function pgq._capture_join(i_parts text[], i_separator text) returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
-declare
-    v_parts text[] := i_parts;
-begin
-    while cardinality(v_parts) > 90 loop
-        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s), '''')', i_separator, string_agg(p, ', ' order by n))
-                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
-    end loop;
-    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
-end $$;
-
 -- pgq._capture_key_sql(i_table, i_key, i_record) -> text
 -- SQL for the condition that finds a row by its key, as in: a='1' and b is null.
 -- i_record   what holds the row
 -- runs as    caller
 create or replace function pgq._capture_key_sql(i_table regclass, i_key name[], i_record text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select pgq._capture_join(array_agg(
+    select pgq._encode_join(array_agg(
                format('coalesce(%L || %s, %L)',
                       quote_ident(t.name) || case when pgq._capture_has_equality(t.type) then '' else '::text' end || '=',
                       pgq._encode_value(format('%s.%I', i_record, t.name), t.type, 'sql'),
@@ -3116,8 +3208,8 @@ $$;
 -- runs as    caller
 create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('coalesce(nullif(%s, ''''), %s) || '' where '' || %s',
-                  pgq._capture_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
+    select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
+                  pgq._encode_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
                                                      pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
                                               order by t.attnum), ','),
                   min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),
@@ -5699,7 +5791,6 @@ begin
     for v_function in
         select p.oid::pg_catalog.regprocedure as name, p.proname,
                case when g.roles is not null then g.roles
-                    when p.proname ~ '^trigger_[0-9]+_' then '{public}'
                     when p.proname like any (array['\_%', 'event\_%\_insert', 'event\_%\_insert\_many', 'event\_%\_slot', 'event\_%\_admit', 'event\_%\_newer']) then '{}'
                     else '{pgq_admin}' end as roles
           from pg_catalog.pg_proc p
@@ -5719,7 +5810,7 @@ begin
             -- administration is the rest, and this one
             ('{_grant_perms_from,_store_capture,_drop_capture,_refresh_captures,_capture_triggers}', '{pgq_admin}')
           ) as g (functions, roles) on p.proname = any (g.functions)
-         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind in ('f', 'p')
+         where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.prokind in ('f', 'p') and p.proname !~ '^trigger_[0-9]+_'
          order by p.oid
     loop
         if v_function.roles <> '{public}' then
@@ -5732,6 +5823,8 @@ begin
         end loop;
     end loop;
     perform pgq.grant_perms(q.queue_name) from pgq.queue q;
+    perform pgq._grant_trigger_code(p.oid::pg_catalog.regproc) from pg_catalog.pg_proc p
+      where p.pronamespace = 'pgq'::pg_catalog.regnamespace and p.proname ~ '^trigger_[0-9]+_';
 end $$;
 
 select pgq.upgrade_schema();
@@ -5948,7 +6041,7 @@ begin
             if not found then
                 raise exception 'PgQ corruption: Consumer % on queue % does not see tick %',
                     i_consumer_name, i_queue_name, coalesce(v_main_pos.last_tick::text, '<NULL>')
-                    using errcode = 'PQ011', hint = format('start again at a tick that exists: pgq.register_consumer_at(%L, %L, …)',
+                    using errcode = 'PQ011', hint = format('start again at a tick that exists: pgq.register_consumer_at(%L, %L, ...)',
                                                            i_queue_name, i_consumer_name);
             end if;
             select v_main_pos.last_tick, n.tick_id as next_tick into v_next
@@ -6715,7 +6808,7 @@ declare
     v_which text;
     v_state text;
 begin
-    -- In the statement, a column is called by its place: c1, c2 … of the event, k1 … of the key.
+    -- In the statement, a column is called by its place: c1, c2 ... of the event, k1 ... of the key.
     select string_agg(format('%s as c%s', c.sql, c.n), ', ' order by c.n),
            string_agg(quote_ident(c.name), ', ' order by c.n) filter (where not c.generated),
            string_agg('f.c' || c.n, ', ' order by c.n) filter (where not c.generated),
@@ -6863,12 +6956,12 @@ begin
             using errcode = 'PQ024', hint = 'columns names those to take from the events, all of them if it is null';
     elsif v_bad is not null then
         raise exception 'event %: table % has no column %', i_event, i_target, v_bad
-            using errcode = 'PQ029', hint = 'add it, or name those to take from the events: columns => array[…]';
+            using errcode = 'PQ029', hint = 'add it, or name those to take from the events: columns => array[...]';
     end if;
     return array(select n from unnest(v_names) n where n = any (v_has));
 end $$;
 
--- skytools.apply_events(batch_id, target, …) -> record
+-- skytools.apply_events(batch_id, target, ...) -> record
 -- Apply the events of a captured table in an open batch to a table, as a set. It ends as if they had been applied one by one.
 -- batch_id   an open batch; finish it in the same transaction
 -- target     the table to change
@@ -7105,7 +7198,7 @@ $$;
 -- left behind.
 
 -- skytools.archive_chunk(source, target, condition, chunk, order_by) -> bigint
--- Move some rows of a table to another by one statement: DELETE … RETURNING into INSERT.
+-- Move some rows of a table to another by one statement: DELETE ... RETURNING into INSERT.
 -- source     the table, or partitioned table, that they leave
 -- target     the one they go to. It has all columns of the source; those it has besides take their defaults
 -- condition  which rows: SQL over the source's columns, run with the caller's rights; never build it from data. An index that
@@ -7170,7 +7263,7 @@ begin
      where s.attrelid = i_source and s.attnum > 0 and not s.attisdropped;
     if v_lacking is not null or v_columns is null then
         raise exception 'archive of %: table % has no column %', i_source, i_target, coalesce(v_lacking, 'of it')
-            using errcode = 'PQ024', hint = 'the target has each column of the source: create table … (like … including defaults)';
+            using errcode = 'PQ024', hint = 'the target has each column of the source: create table ... (like ... including defaults)';
     end if;
     return format($sql$
         with "#p" as materialized (select t.tableoid as r, t.ctid as c from %1$s t where (%2$s) %3$s limit %4$s),
@@ -7336,7 +7429,7 @@ select skytools.upgrade_schema();
 comment on function skytools.version() is
     'The version of the installed bundle';
 comment on function skytools.protect(text) is
-    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named';
+    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall ...) refuses it unless it is named';
 comment on function skytools.unprotect() is
     'Take the mark of skytools.protect() away';
 comment on function skytools.protection() is
@@ -7468,7 +7561,7 @@ comment on function pgq._base_type(oid) is
 comment on function pgq._table_columns(regclass) is
     'The columns of a table that an event can hold, in the table''s order; virtual generated ones have no value in a trigger';
 comment on function pgq._key_columns(regclass) is
-    'The columns of the primary key, in the order of its index';
+    'The columns of the primary key, in the order of its index, and then those that it includes';
 comment on function pgq._shape(regclass) is
     'A hash of what generated code supposes about a table';
 comment on function pgq._text_of(text, oid) is
@@ -7489,6 +7582,8 @@ comment on function pgq._differs(oid, text, text) is
     'SQL that tells whether two values differ';
 comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
+comment on function pgq._encode_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
 comment on function pgq._trigger_arguments(text[], int4) is
@@ -7505,18 +7600,22 @@ comment on function pgq._trigger_definition(oid, name) is
     'The kind and arguments of a trigger that logs events';
 comment on function pgq._trigger_event(oid, text, text, name[], text, name[], bool) is
     'SQL for the six fields of an event about a row in i_new, or a change of i_old to i_new';
-comment on function pgq._trigger_body(oid, name) is
+comment on function pgq._trigger_plain(oid) is
+    'Whether the values of a table read the same whoever reads them, with any search_path, and run no code but Postgres'' own';
+comment on function pgq._trigger_body(oid, name, int4) is
     'PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes';
 comment on function pgq._trigger_code(oid, name) is
     'Make the function of a trigger';
+comment on function pgq._grant_trigger_code(regproc) is
+    'Let those who may execute pgq.insert_event() execute the code of a trigger';
+comment on function pgq._drop_queue_code(int4) is
+    'Drop what was generated for triggers and puts events into the tables of a queue that is gone, or has another name now';
 comment on function pgq._drop_trigger_code() is
     'Drop what was generated for triggers that are gone, or for sessions that have ended';
 comment on function pgq._truncate_event(oid, name, text) is
     'The event of a TRUNCATE';
 comment on function pgq._capture_has_equality(oid) is
     'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
-comment on function pgq._capture_join(text[], text) is
-    'SQL that joins what is not null of any number of texts';
 comment on function pgq._capture_key_sql(regclass, name[], text) is
     'SQL for the condition that finds a row by its key, as in';
 comment on function pgq._capture_column_differs(oid, name) is

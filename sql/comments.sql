@@ -3,7 +3,7 @@
 comment on function skytools.version() is
     'The version of the installed bundle';
 comment on function skytools.protect(text) is
-    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall …) refuses it unless it is named';
+    'Mark this database, so that whatever destroys queues (wipe, reset, uninstall ...) refuses it unless it is named';
 comment on function skytools.unprotect() is
     'Take the mark of skytools.protect() away';
 comment on function skytools.protection() is
@@ -135,7 +135,7 @@ comment on function pgq._base_type(oid) is
 comment on function pgq._table_columns(regclass) is
     'The columns of a table that an event can hold, in the table''s order; virtual generated ones have no value in a trigger';
 comment on function pgq._key_columns(regclass) is
-    'The columns of the primary key, in the order of its index';
+    'The columns of the primary key, in the order of its index, and then those that it includes';
 comment on function pgq._shape(regclass) is
     'A hash of what generated code supposes about a table';
 comment on function pgq._text_of(text, oid) is
@@ -156,6 +156,8 @@ comment on function pgq._differs(oid, text, text) is
     'SQL that tells whether two values differ';
 comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
+comment on function pgq._encode_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
 comment on function pgq._trigger_arguments(text[], int4) is
@@ -172,18 +174,22 @@ comment on function pgq._trigger_definition(oid, name) is
     'The kind and arguments of a trigger that logs events';
 comment on function pgq._trigger_event(oid, text, text, name[], text, name[], bool) is
     'SQL for the six fields of an event about a row in i_new, or a change of i_old to i_new';
-comment on function pgq._trigger_body(oid, name) is
+comment on function pgq._trigger_plain(oid) is
+    'Whether the values of a table read the same whoever reads them, with any search_path, and run no code but Postgres'' own';
+comment on function pgq._trigger_body(oid, name, int4) is
     'PL/pgSQL that logs the event of one row, for the function that pgq._trigger_code() makes';
 comment on function pgq._trigger_code(oid, name) is
     'Make the function of a trigger';
+comment on function pgq._grant_trigger_code(regproc) is
+    'Let those who may execute pgq.insert_event() execute the code of a trigger';
+comment on function pgq._drop_queue_code(int4) is
+    'Drop what was generated for triggers and puts events into the tables of a queue that is gone, or has another name now';
 comment on function pgq._drop_trigger_code() is
     'Drop what was generated for triggers that are gone, or for sessions that have ended';
 comment on function pgq._truncate_event(oid, name, text) is
     'The event of a TRUNCATE';
 comment on function pgq._capture_has_equality(oid) is
     'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
-comment on function pgq._capture_join(text[], text) is
-    'SQL that joins what is not null of any number of texts';
 comment on function pgq._capture_key_sql(regclass, name[], text) is
     'SQL for the condition that finds a row by its key, as in';
 comment on function pgq._capture_column_differs(oid, name) is
