@@ -80,7 +80,7 @@ async function latency(server: BenchServer, options: BenchOptions): Promise<Meas
       result.push({
         name: `latency ${q} at ${rate}/s`,
         unit: 'ms',
-        note: 'less is better',
+        less: true,
         rounds: Object.fromEntries(
           Object.entries(found).map(([name, rounds]) => [name, rounds.map((round) => round[index] ?? Number.NaN)]),
         ),
@@ -96,11 +96,7 @@ async function throughput(server: BenchServer, options: BenchOptions): Promise<M
     const rounds: Record<string, number[]> = {}
     for (let round = 0; round < options.rounds; round += 1) {
       for (const contender of chosen(options).filter(({ name }) => name !== 'skytools without wake-up')) {
-        const total = contender.name.startsWith('skytools')
-          ? 200_000
-          : contender.name === 'graphile-worker'
-            ? 10_000
-            : 40_000
+        const total = contender.name.startsWith('skytools') ? 200_000 : 40_000
         const rate = await drain(server, contender, workers, total)
         rounds[contender.name] = [...(rounds[contender.name] ?? []), rate]
       }
@@ -192,7 +188,7 @@ async function idle(server: BenchServer, options: BenchOptions): Promise<Measure
     result.push({
       name: `idle, 100 queues, ${consuming ? 'ticker and 100 consumers' : 'ticker'}`,
       unit: 'thousandths of a core',
-      note: 'less is better',
+      less: true,
       rounds,
     })
   }

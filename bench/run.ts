@@ -7,10 +7,11 @@ import { insert } from './insert.ts'
 import { mover } from './mover.ts'
 import { benchOptions, usage } from './support/options.ts'
 import { type BenchReport, printReport } from './support/report.ts'
+import { wakeup } from './wakeup.ts'
 
 type Scenario = (options: ReturnType<typeof benchOptions>) => Promise<BenchReport>
 
-const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch, capture, e2e }
+const scenarios: Record<string, Scenario> = { insert, held, coop, mover, batch, capture, e2e, wakeup }
 
 const [name = '', ...rest] = process.argv.slice(2)
 const scenario = scenarios[name]

@@ -153,7 +153,7 @@ const pgBoss: Contender = {
   async start(server, database, workers, handled) {
     const boss = await bossOf(server, database)
     for (let n = 0; n < workers; n += 1)
-      await boss.work('q', { batchSize: 500, pollingIntervalSeconds: 0.5 }, async (jobs) =>
+      await boss.work('q', { batchSize: 5000, pollingIntervalSeconds: 0.5 }, async (jobs) =>
         handled(jobs.map(({ data }) => data.at)),
       )
     return () => boss.stop({ graceful: true, wait: true, timeout: 5000 })
@@ -181,12 +181,15 @@ const graphile: Contender = {
     await (await peer<Graphile>('graphile-worker')).runMigrations({ connectionString: urlOf(server, database) })
   },
   send: `select graphile_worker.add_job('e', json_build_object('at', $1::text))`,
-  fill: `select count(graphile_worker.add_job('e', json_build_object('at', $2::text))) from generate_series(1, $1::int)`,
+  fill: `select count(*) from graphile_worker.add_jobs(array(
+    select row('e', json_build_object('at', $2::text), null, null, null, null, null, null)::graphile_worker.job_spec
+      from generate_series(1, $1::int)))`,
   async start(server, database, workers, handled) {
     const { run, Logger } = await peer<Graphile>('graphile-worker')
     const runner = await run({
       connectionString: urlOf(server, database),
-      concurrency: workers * 4,
+      concurrency: workers * 24,
+      preset: { worker: { localQueue: { size: 500 }, completeJobBatchDelay: 0 } },
       noHandleSignals: true,
       pollInterval: 1000,
       logger: new Logger(() => () => undefined),

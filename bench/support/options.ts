@@ -19,9 +19,9 @@ export interface BenchOptions {
   readonly rows: number
 }
 
-export const usage = `npm run bench -- <insert|held|coop|mover|batch|capture|e2e> [options]
+export const usage = `npm run bench -- <insert|held|coop|mover|batch|capture|e2e|wakeup> [options]
   --rounds N    interleaved rounds of each measurement
-  --seconds N   length of one round (insert, capture)
+  --seconds N   length of one round (insert, capture, e2e, wakeup)
   --batches N   batches in a run (held), default 12000
   --minutes N   of an old snapshot (e2e), default 10; --rate N messages a second then, default 1000
   --queues N    queues present (insert), default 100
