@@ -176,7 +176,8 @@ async function idle(server: BenchServer, options: BenchOptions): Promise<Measure
             stop.signal,
           ),
         )
-    await sleep(5000)
+    // Each queue has had its idle tick, and each consumer its first batches.
+    await sleep(Math.max(5, seconds) * 1000)
     const before = { server: serverSeconds(server.pid), node: process.cpuUsage() }
     await sleep(seconds * 1000)
     const { user, system } = process.cpuUsage(before.node)
