@@ -10,6 +10,7 @@ import type { BenchOptions } from './support/options.ts'
 import { plot } from './support/plot.ts'
 import type { BenchReport, Measurement } from './support/report.ts'
 import { type BenchServer, startBenchServer } from './support/server.ts'
+import { median } from './support/statistics.ts'
 
 const message = 'x'.repeat(100)
 const now = () => performance.timeOrigin + performance.now()
@@ -213,8 +214,9 @@ async function held(server: BenchServer, options: BenchOptions): Promise<Measure
       await until(() => count.handled >= handled + 20_000, 120)
       return ((count.handled - handled) * 1000) / (performance.now() - start)
     }
+    const bursts = async (): Promise<number> => median([await burst(), await burst(), await burst()])
     await burst()
-    const free = await burst()
+    const free = await bursts()
     const holder = await server.connect(database)
     await holder.query('begin isolation level repeatable read; select txid_current()')
     const points: [number, number][] = []
@@ -236,7 +238,7 @@ async function held(server: BenchServer, options: BenchOptions): Promise<Measure
       last = count.handled
       return !still
     }, 1)
-    const after = await burst()
+    const after = await bursts()
     await holder.query('rollback')
     await holder.end()
     await stop()
