@@ -10,6 +10,8 @@ export interface Actors {
   thaw(name: string): void
   /** Has them end by themselves, and waits for it. */
   end(names: readonly string[]): Promise<void>
+  /** Kills all that are left. */
+  close(): Promise<void>
   /** Whatever ended that nobody had ended, or not as it should. */
   readonly problems: readonly string[]
   /** The last that each has said. */
@@ -71,14 +73,23 @@ export function actors(script: string, url: string, roles: Readonly<Record<strin
     actor.child = undefined
     return child
   }
+  const kill = async (name: string): Promise<void> => {
+    const actor = find(name)
+    release(actor)?.kill('SIGKILL')
+    await actor.ended
+  }
+  const abandon = () => {
+    for (const actor of all.values()) release(actor)?.kill('SIGKILL')
+  }
+  process.once('exit', abandon)
   return {
     names: [...all.keys()],
     problems,
     start,
-    async kill(name) {
-      const actor = find(name)
-      release(actor)?.kill('SIGKILL')
-      await actor.ended
+    kill,
+    async close() {
+      process.removeListener('exit', abandon)
+      await Promise.all([...all.keys()].map(kill))
     },
     freeze: (name) => void find(name).child?.kill('SIGSTOP'),
     thaw: (name) => void find(name).child?.kill('SIGCONT'),

@@ -69,13 +69,16 @@ export async function harm(
       return 'the server'
     },
   }
-  while (performance.now() < started + seconds * 1000) {
-    await delay(between(100, 700))
-    const fault = draw()
-    const what = await deeds[fault]()
-    counts[fault] += 1
-    log(`${fault} ${what}`)
+  try {
+    while (performance.now() < started + seconds * 1000) {
+      await delay(between(100, 700))
+      const fault = draw()
+      const what = await deeds[fault]()
+      counts[fault] += 1
+      log(`${fault} ${what}`)
+    }
+  } finally {
+    await Promise.all(later)
   }
-  await Promise.all(later)
   return counts
 }

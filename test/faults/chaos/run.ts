@@ -70,7 +70,7 @@ export async function chaos(seed: number, seconds: number): Promise<Chaos> {
   const begun = performance.now()
   const log = (line: string) => void lines.push(`${((performance.now() - begun) / 1000).toFixed(1)} s: ${line}`)
   const server = await startServer(18, { settings: { synchronous_commit: 'on' } })
-  const db = await openDb(server.url, { max: 2 })
+  const db = patient(await openDb(server.url, { max: 2 }))
   const code = await transpile(['src', 'test/faults/chaos'])
   const company = actors(code.path('test/faults/chaos/process.ts'), server.url, roles)
   const starting = (kind: Role['kind']) => company.names.filter((name) => roles[name]?.kind === kind)
@@ -81,7 +81,7 @@ export async function chaos(seed: number, seconds: number): Promise<Chaos> {
     for (const name of company.names) company.start(name)
     const began = await until(patience, () => flowing(db))
     log(began ? 'all are at work' : 'not all have begun to work')
-    const faults = await harm({ server, db: patient(db), actors: company, log }, seed, seconds)
+    const faults = await harm({ server, db, actors: company, log }, seed, seconds)
     log('the harm is over')
     await company.end(starting('producer'))
     log('producers ended')
@@ -95,7 +95,7 @@ export async function chaos(seed: number, seconds: number): Promise<Chaos> {
     lines.push(company.said(), format(await consumerInfo(db)), format(await suspects(db)), server.log())
     return { accounts, faults, rotations: await rotations(db), problems, report: lines.join('\n') }
   } finally {
-    await Promise.all(company.names.map((name) => company.kill(name)))
+    await company.close()
     await db.close()
     await server.remove()
     await code.remove()

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import {
+  consumerInfo,
   coopBatchEvents,
   createConsumer,
   type Db,
@@ -51,7 +52,7 @@ export async function load(db: Db, signal: AbortSignal, onError: (error: unknown
     runTicker(db, { signal, period: 0.01, retryPeriod: 0.1, maintenancePeriod: 0.05, onError }),
     // It would be left at a megabyte.
     again(500, () => db.query('select pgq.maint_rotate_positions()')),
-    again(20, (n) => produce(db, n)),
+    again(20, (n) => produce(db, n, signal)),
     again(1000, () => purgeDeadLetters(db, queue)),
     createConsumer({ ...settings, consumer: plain, handler: fail }).run(signal),
     createConsumer({
@@ -77,7 +78,9 @@ export async function load(db: Db, signal: AbortSignal, onError: (error: unknown
   ])
 }
 
-async function produce(db: Db, n: number): Promise<void> {
+async function produce(db: Db, n: number, signal: AbortSignal): Promise<void> {
+  // No more than is consumed: what waits would look like growth.
+  if (n % 10 === 0) while (!signal.aborted && (await lag(db)) > 0.5) await delay(50)
   const data = 'x'.repeat(100)
   await insertEvent(db, queue, {
     type: n % 20 === 0 ? 'poison' : n % 5 === 0 ? 'flaky' : 'plain',
@@ -86,6 +89,11 @@ async function produce(db: Db, n: number): Promise<void> {
   })
   await insertEventOnce(db, queue, `key ${n}`, '0.5 seconds', { type: 'once', data })
   await insertEventAt(db, queue, new Date(Date.now() + 200), { type: 'delayed', data })
+}
+
+/** Seconds by which the slowest consumer lags behind. */
+async function lag(db: Db): Promise<number> {
+  return Math.max(0, ...(await consumerInfo(db, queue)).map((consumer) => consumer.lag ?? 0))
 }
 
 async function die(db: Db, worker: string): Promise<void> {
