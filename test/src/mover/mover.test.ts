@@ -139,15 +139,16 @@ describe.each(servers)('a mover on $name', ({ open }) => {
     const stop = new AbortController()
     const mover = createMover({ ...options({ good, bad }, target), onError: (_error, source) => errors.add(source) })
     const run = mover.run(stop.signal)
-    while ((await content(target, 'all')).length < 3 || errors.size === 0)
-      await new Promise((resolve) => setTimeout(resolve, 20))
+    // What is counted is told a moment after it is there.
+    const stats = () => expect.poll(() => mover.stats())
+    await stats().toMatchObject({ failing: 1, events: 3 })
     expect([...errors]).toEqual(['bad'])
-    expect(mover.stats()).toMatchObject({ failing: 1, events: 3 })
+    expect(await content(target, 'all')).toHaveLength(3)
     await bad.exec('alter table pgq.hidden rename to tick')
-    while ((await content(target, 'all')).length < 6) await new Promise((resolve) => setTimeout(resolve, 20))
+    await stats().toMatchObject({ events: 6 })
+    expect(await content(target, 'all')).toHaveLength(6)
     stop.abort()
     await run
-    expect(mover.stats()).toMatchObject({ events: 6 })
   })
 
   it('stops at an event without a route, says which, and loses nothing', async () => {
