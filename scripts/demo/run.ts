@@ -62,7 +62,8 @@ export async function prepare(db: Db, scenario: Scenario): Promise<void> {
     create table ${scenario.table};
     create table skytools_demo.counter (type text primary key, events bigint not null, characters bigint not null)`)
   await createQueue(db, queue)
-  await setQueueConfig(db, queue, { tickerMaxLag: 0.1 })
+  // Ticks also when nothing happens: a rotation waits until the consumers stand at one from after the last.
+  await setQueueConfig(db, queue, { tickerMaxLag: 0.1, tickerIdlePeriod: 1 })
   await registerConsumer(db, queue, scenario.consumer)
   await registerConsumer(db, queue, counter)
   await scenario.prepare(db, queue)
@@ -90,13 +91,15 @@ export async function replay(
   }
   const started = performance.now()
   const elapsed = () => (performance.now() - started) / 1000
-  const state: State = { db, figures, elapsed, producing: true, stop: new AbortController() }
+  const state: State = { db, figures, elapsed, producing: true, ticking: true, stop: new AbortController() }
   const [main, count] = figures.consumers
   try {
     await Promise.all(
       [
         produce(state, scenario, records),
-        runTicker(state, patience),
+        runTicker(state, patience).finally(() => {
+          state.ticking = false
+        }),
         consume(state, main, failingOnce(state, scenario)),
         consume(state, count, countEvents),
       ].map((job) => job.catch((error: unknown) => fail(state, error))),
@@ -112,6 +115,7 @@ interface State {
   readonly figures: Figures
   readonly elapsed: () => number
   producing: boolean
+  ticking: boolean
   /** Ends the others when one of them fails. */
   readonly stop: AbortController
 }
@@ -153,10 +157,12 @@ async function consume(state: State, figures: ConsumerFigures, handler: BatchHan
   const { db, stop } = state
   let lastWork = state.elapsed()
   while (!stop.signal.aborted) {
-    if (!state.producing && figures.events === state.figures.in) return
+    const finished = !state.producing && figures.events === state.figures.in
+    if (finished && !state.ticking) return
     const done = await consumeBatch(db, queue, figures.name, handler)
+    if (finished && done) continue
     if (!done) {
-      if (!state.producing && state.elapsed() - lastWork > eventsWithin) throw stuck(state, figures)
+      if (!state.producing && !finished && state.elapsed() - lastWork > eventsWithin) throw stuck(state, figures)
       await sleep(50)
       continue
     }

@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { prepare, queue, replay } from '../../scripts/demo/run.ts'
 import { scenarioFor } from '../../scripts/demo/scenario.ts'
 import { openSource } from '../../scripts/records.ts'
 import { openDb } from '../../src/index.ts'
-import { databases } from '../support/databases.ts'
+import { databases, servers } from '../support/databases.ts'
 import { cells } from './run.ts'
 
 async function read(text: string | readonly string[]) {
@@ -50,6 +51,28 @@ describe('records of the demo', () => {
   ]
   it.each(bad)('name the line of %s', async (_what, text, message) => {
     await expect(read(text)).rejects.toThrow(message)
+  })
+})
+
+describe.each(servers.slice(-1))('the demo on $name', ({ open }) => {
+  it('rotates as soon as an old transaction of the cluster ends, after all events are through', {
+    timeout: 120_000,
+  }, async () => {
+    await using test = await open()
+    await using old = await test.connect()
+    const source = await openSource('-', Readable.from([Buffer.from('{"id":1}\n')], { objectMode: false }))
+    const records = []
+    for await (const record of source.records) records.push(record)
+    const scenario = scenarioFor(records[0] ?? {}, source)
+    const db = await openDb(test.url ?? '')
+    await old.exec('begin; select txid_current()')
+    await prepare(db, scenario)
+    const [figures] = await Promise.all([
+      replay(db, scenario, Readable.from(records), 90),
+      sleep(5000).then(() => old.exec('commit')),
+    ])
+    expect(figures).toMatchObject({ rotated: { from: 0, to: 1 }, notes: [] })
+    await db.close()
   })
 })
 
