@@ -31,7 +31,7 @@ export interface TickerWork {
   readonly count: number
 }
 
-/** Ticks, returns retries and does maintenance, each at its period, until the signal: a long VACUUM holds up no tick. Queues
+/** Ticks, returns retries and does maintenance, each at its period, until the signal: with a pool a long VACUUM holds up no tick. Queues
  * that have wake-up on are ticked as soon as an event is committed. Several tickers may run at once.
  *
  * @returns when the signal was given
@@ -40,10 +40,11 @@ export async function runTicker(connection: Connectable, options: TickerOptions)
   const { onWork, onError, onRound } = options
   const signal = AbortSignal.any([options.signal])
   const db = options.prepare === false ? toDb(connection) : prepared(toDb(connection))
+  const turn = db.pooled ? <T>(work: () => Promise<T>) => work() : oneByOne()
   const every = async (what: TickerWork['what'], seconds: number, job: () => Promise<number>): Promise<void> => {
     while (!signal.aborted) {
       try {
-        const count = await job()
+        const count = await turn(job)
         if (count > 0) onWork?.({ what, count })
       } catch (error) {
         onError?.(error, what)
@@ -54,6 +55,7 @@ export async function runTicker(connection: Connectable, options: TickerOptions)
   await Promise.all([
     tickUntil(db, {
       signal,
+      turn,
       period: options.period ?? 1,
       listen: options.listen ?? true,
       onTicks: (count) => {
@@ -65,6 +67,16 @@ export async function runTicker(connection: Connectable, options: TickerOptions)
     every('retry', options.retryPeriod ?? 30, () => returnRetries(db, { signal })),
     every('maintenance', options.maintenancePeriod ?? 120, async () => (await maintain(db, { signal })).length),
   ])
+}
+
+/** On a single connection one job at a time: a tick must not end up in the transaction of a hook that fails. */
+function oneByOne(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (work) => {
+    const turn = last.then(work)
+    last = turn.catch(() => undefined)
+    return turn
+  }
 }
 
 function ignoreAbort(error: unknown): void {

@@ -6,6 +6,8 @@ interface TickLoop {
   readonly signal: AbortSignal
   /** Seconds between rounds over all queues. */
   readonly period: number
+  /** Runs a round when nothing else is done on this connection. */
+  readonly turn: <T>(work: () => Promise<T>) => Promise<T>
   readonly listen: boolean
   readonly onTicks: (count: number) => void
   readonly onError: (error: unknown) => void
@@ -27,7 +29,7 @@ const lazily = `select set_config('synchronous_commit', 'off', true)`
  *
  * Woken too often, it tells the producers not to notify, and looks by itself every few milliseconds until it is calmer.
  * What was inserted meanwhile may still commit unannounced: it goes on looking until those transactions have ended. */
-export async function tickUntil(db: Db, { signal, period, listen, onTicks, onError }: TickLoop): Promise<void> {
+export async function tickUntil(db: Db, { signal, period, turn, listen, onTicks, onError }: TickLoop): Promise<void> {
   const woken = bell()
   const heard = new Set<string>()
   let missed = false
@@ -111,7 +113,7 @@ export async function tickUntil(db: Db, { signal, period, listen, onTicks, onErr
     while (!signal.aborted) {
       woken.clear()
       try {
-        onTicks(await round())
+        onTicks(await turn(round))
         wakes = wakes.filter((at) => at > performance.now() - rushWindow)
         if (wakes.length > rush && !looking) await announce(true)
       } catch (error) {
