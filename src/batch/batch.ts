@@ -1,7 +1,7 @@
 import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
-import { type ColumnType, copyLine, textArray } from './encode.ts'
+import { arraysOf, type ColumnType, copyLine } from './encode.ts'
 import { chunksOf, encodeRow, type Rows } from './source.ts'
 import {
   type BatchCounts,
@@ -198,13 +198,8 @@ async function byArrays(
   options: AnyOptions,
   rows: readonly Record<string, unknown>[],
 ): Promise<BatchCounts> {
-  const values = columns.map((): (string | null)[] => [])
-  rows.forEach((row, index) => {
-    encodeRow(row, columns, index + 1).forEach((value, column) => {
-      values[column]?.push(value)
-    })
-  })
-  const given = [values.map(textArray), quoteTable(options.table)]
+  const values = rows.map((row, index) => encodeRow(row, columns, index + 1))
+  const given = [arraysOf(values, columns.length), quoteTable(options.table)]
   const counts = await (sql.startsWith('/* few */')
     ? db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare: options.prepare ?? true })
     : db.query<Record<keyof BatchCounts, bigint>>('select * from skytools._batch_run($1, $2, $3)', [sql, ...given]))

@@ -38,15 +38,26 @@ function arrayLiteral(items: readonly unknown[], column: ColumnType, row: number
   return `{${written.join(',')}}`
 }
 
-/** Texts as one array, as Postgres reads it. */
-export function textArray(values: readonly (string | null)[]): string {
-  let text = ''
-  for (const value of values) {
-    if (text !== '') text += ','
-    if (value === null) text += 'NULL'
-    else text += /[\\"]/.test(value) ? `"${value.replace(/[\\"]/g, '\\$&')}"` : `"${value}"`
+/** Without quotes it reads as it is, and in any array; also a null would, so that needs them. */
+const plain = /^(?!null$)[\w.:+-]+$/i
+
+/** An element of an array that is itself an element of an array: written at once, rather than quoted twice. */
+function innerElement(value: string | null): string {
+  if (value === null) return 'NULL'
+  if (plain.test(value)) return value
+  // The outer array takes away one of two backslashes.
+  return /[\\"]/.test(value) ? `\\"${value.replace(/[\\"]/g, '\\\\\\$&')}\\"` : `\\"${value}\\"`
+}
+
+/** Arrays of texts, one for each column of these rows, as one array, as Postgres reads it. */
+export function arraysOf(rows: readonly (readonly (string | null)[])[], columns: number): string {
+  const texts: string[] = Array(columns).fill('')
+  let separator = ''
+  for (const row of rows) {
+    for (let column = 0; column < columns; column += 1) texts[column] += separator + innerElement(row[column] ?? null)
+    separator = ','
   }
-  return `{${text}}`
+  return `{${texts.map((text) => `"{${text}}"`).join(',')}}`
 }
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' }

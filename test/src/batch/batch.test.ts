@@ -158,6 +158,32 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
     }
   })
 
+  it.each([0, 1000])('takes any text as it is (above %s rows)', async (copyAbove) => {
+    await using db = await open()
+    await db.exec('create table t (id int primary key, v text)')
+    const texts = [
+      '',
+      ' ',
+      'null',
+      'NULL',
+      '"',
+      '\\',
+      '\\"',
+      'a"b\\c',
+      '\\\\',
+      '{x}',
+      'a,b',
+      "it's",
+      'x\ty\n',
+      'é',
+      '-1.5e+3',
+      null,
+    ]
+    const rows = texts.map((v, id) => ({ id, v }))
+    await batchUpsert(db, { table: 't', rows, copyAbove })
+    expect(await db.query('select id, v from t order by id')).toEqual(rows)
+  })
+
   it('rows that differ in their columns are refused, and wrong columns do not compile', async () => {
     await using db = await open()
     await table(db)
