@@ -50,13 +50,17 @@ async function until(condition: () => boolean, seconds: number): Promise<boolean
 const quantile = (sorted: readonly number[], q: number) => sorted[Math.floor((sorted.length - 1) * q)] ?? Number.NaN
 
 /** From before a message is sent to when its handler has it: p50, p95 and p99 in milliseconds. */
-async function latency(server: BenchServer, options: BenchOptions): Promise<Measurement[]> {
+async function latency(
+  server: BenchServer,
+  options: BenchOptions,
+  chosen: readonly Contender[],
+): Promise<Measurement[]> {
   const seconds = Math.max(options.seconds, 5)
   const result: Measurement[] = []
   for (const rate of [10, 100, 1000, 5000]) {
     const found: Record<string, number[][]> = {}
     for (let round = 0; round < options.rounds; round += 1) {
-      for (const contender of chosen(options)) {
+      for (const contender of chosen) {
         const times: number[] = []
         let count = 0
         const { database, stop } = await begin(server, contender, 1, (messages) => {
@@ -91,12 +95,16 @@ async function latency(server: BenchServer, options: BenchOptions): Promise<Meas
 }
 
 /** Messages that wait already, and how fast they are handled. */
-async function throughput(server: BenchServer, options: BenchOptions): Promise<Measurement[]> {
+async function throughput(
+  server: BenchServer,
+  options: BenchOptions,
+  chosen: readonly Contender[],
+): Promise<Measurement[]> {
   const result: Measurement[] = []
   for (const workers of [1, 8]) {
     const rounds: Record<string, number[]> = {}
     for (let round = 0; round < options.rounds; round += 1) {
-      for (const contender of chosen(options).filter(({ name }) => name !== 'skytools without wake-up')) {
+      for (const contender of chosen.filter(({ name }) => name !== 'skytools without wake-up')) {
         const total = contender.name.startsWith('skytools') ? 200_000 : 40_000
         const rate = await drain(server, contender, workers, total)
         rounds[contender.name] = [...(rounds[contender.name] ?? []), rate]
@@ -198,11 +206,11 @@ async function idle(server: BenchServer, options: BenchOptions): Promise<Measure
 }
 
 /** While another session holds an old snapshot: messages handled a second, and how fast a backlog is, before and after. */
-async function held(server: BenchServer, options: BenchOptions): Promise<Measurement[]> {
+async function held(server: BenchServer, options: BenchOptions, chosen: readonly Contender[]): Promise<Measurement[]> {
   const result: Measurement[] = []
   const lines: { name: string; points: [number, number][] }[] = []
   const seconds = Math.round(options.minutes * 60)
-  for (const contender of chosen(options).filter(({ name }) => name !== 'skytools without wake-up')) {
+  for (const contender of chosen.filter(({ name }) => name !== 'skytools without wake-up')) {
     const count = { handled: 0 }
     const { database, stop } = await begin(server, contender, 1, (messages) => {
       count.handled += messages.length
@@ -268,7 +276,19 @@ async function held(server: BenchServer, options: BenchOptions): Promise<Measure
   return result
 }
 
-const chosen = ({ without }: BenchOptions) => contenders.filter(({ name }) => !without.includes(name))
+/** Those that are wanted and run here. */
+async function able({ without }: BenchOptions): Promise<Contender[]> {
+  const found: Contender[] = []
+  for (const contender of contenders.filter(({ name }) => !without.includes(name))) {
+    try {
+      await contender.load?.()
+      found.push(contender)
+    } catch (error) {
+      process.stderr.write(`${contender.name} is left out: ${error}\n`)
+    }
+  }
+  return found
+}
 
 const parts = { latency, throughput, idle, held }
 
@@ -277,8 +297,9 @@ export async function e2e(options: BenchOptions): Promise<BenchReport> {
   const server = await startBenchServer({ synchronous_commit: 'off', max_connections: '200' })
   const measurements: Measurement[] = []
   try {
+    const chosen = await able(options)
     for (const [name, part] of Object.entries(parts))
-      if (name.includes(options.only)) measurements.push(...(await part(server, options)))
+      if (name.includes(options.only)) measurements.push(...(await part(server, options, chosen)))
   } finally {
     await server.stop()
   }

@@ -14,6 +14,8 @@ export type Handled = (messages: readonly string[]) => void
 /** A queue, as its manual says to use it. */
 export interface Contender {
   readonly name: string
+  /** Fetches what it needs; throws where that does not run here. */
+  readonly load?: () => Promise<unknown>
   /** A new database, for so many workers. */
   prepare(server: BenchServer, database: string, workers: number): Promise<void>
   /** Sends one message, its parameter. */
@@ -142,6 +144,7 @@ interface Boss {
 
 const pgBoss: Contender = {
   name: 'pg-boss',
+  load: () => peer('pg-boss'),
   async prepare(server, database) {
     await server.createDatabase(database, 'empty')
     const boss = await bossOf(server, database)
@@ -176,6 +179,7 @@ interface Graphile {
 
 const graphile: Contender = {
   name: 'graphile-worker',
+  load: () => peer('graphile-worker'),
   async prepare(server, database) {
     await server.createDatabase(database, 'empty')
     await (await peer<Graphile>('graphile-worker')).runMigrations({ connectionString: urlOf(server, database) })
