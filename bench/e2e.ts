@@ -49,7 +49,7 @@ async function until(condition: () => boolean, seconds: number): Promise<boolean
 
 const quantile = (sorted: readonly number[], q: number) => sorted[Math.floor((sorted.length - 1) * q)] ?? Number.NaN
 
-/** From before a message is sent to when its handler has it: p50, p95 and p99 in milliseconds. */
+/** From when the server inserts a message, before its commit, to when its handler has it: p50, p95 and p99 in milliseconds. */
 async function latency(
   server: BenchServer,
   options: BenchOptions,

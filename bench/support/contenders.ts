@@ -18,7 +18,7 @@ export interface Contender {
   readonly load?: () => Promise<unknown>
   /** A new database, for so many workers. */
   prepare(server: BenchServer, database: string, workers: number): Promise<void>
-  /** Sends one message, its parameter. */
+  /** Sends one message, which holds `sentNow`. */
   readonly send: string
   /** Sends so many, `$1`, that hold `$2`. */
   readonly fill: string
@@ -41,6 +41,9 @@ function running(...jobs: ((signal: AbortSignal) => Promise<unknown>)[]): () => 
   }
 }
 
+/** By the server's clock, so that time spent in a producer's own queue is not counted. */
+const sentNow = 'rpad((extract(epoch from clock_timestamp()) * 1000)::text, 100)'
+
 const skytools = (wakeup: boolean): Contender => ({
   name: wakeup ? 'skytools' : 'skytools without wake-up',
   async prepare(server, database, workers) {
@@ -55,7 +58,7 @@ const skytools = (wakeup: boolean): Contender => ({
       ])
     await client.end()
   },
-  send: `select pgq.insert_event('q', 'e', $1)`,
+  send: `select pgq.insert_event('q', 'e', ${sentNow})`,
   fill: `select count(*) from pgq.insert_events('q', array_fill('e'::text, array[$1::int]), array_fill($2::text, array[$1::int]))`,
   tick: `select pgq.ticker('q')`,
   async start(server, database, workers, handled) {
@@ -90,7 +93,7 @@ const skipLocked: Contender = {
     await client.query('create table job (id bigint generated always as identity primary key, payload text not null)')
     await client.end()
   },
-  send: 'insert into job (payload) values ($1)',
+  send: `insert into job (payload) values (${sentNow})`,
   fill: 'insert into job (payload) select $2::text from generate_series(1, $1::int)',
   async start(server, database, workers, handled) {
     const loop = async (signal: AbortSignal) => {
@@ -151,7 +154,7 @@ const pgBoss: Contender = {
     await boss.createQueue('q')
     await boss.stop({ graceful: false, wait: true })
   },
-  send: `insert into pgboss.job (name, data) values ('q', jsonb_build_object('at', $1::text))`,
+  send: `insert into pgboss.job (name, data) values ('q', jsonb_build_object('at', ${sentNow}))`,
   fill: `insert into pgboss.job (name, data) select 'q', jsonb_build_object('at', $2::text) from generate_series(1, $1::int)`,
   async start(server, database, workers, handled) {
     const boss = await bossOf(server, database)
@@ -184,7 +187,7 @@ const graphile: Contender = {
     await server.createDatabase(database, 'empty')
     await (await peer<Graphile>('graphile-worker')).runMigrations({ connectionString: urlOf(server, database) })
   },
-  send: `select graphile_worker.add_job('e', json_build_object('at', $1::text))`,
+  send: `select graphile_worker.add_job('e', json_build_object('at', ${sentNow}))`,
   fill: `select count(*) from graphile_worker.add_jobs(array(
     select row('e', json_build_object('at', $2::text), null, null, null, null, null, null)::graphile_worker.job_spec
       from generate_series(1, $1::int)))`,
