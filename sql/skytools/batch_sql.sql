@@ -227,22 +227,21 @@ begin
         return case when (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024 then '/* few */'
                     when cardinality(v_key) = 1 then '/* ordered by one */' else '/* ordered */' end
             || format($sql$ with "#s" as materialized (select * from (%s) s order by %s),
-            "#u" as (update %s t set %s from "#s" s where %s%s returning %s),
-            "#c" as materialized (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated),
-            "#m" as materialized (select case when c.updated = c.source then 0 else %s
-                (select count(*) from "#s" s where not exists (select from %s t where %s)) end as missing from "#c" c)
-            select 0::bigint as inserted, c.updated, c.source - c.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
-              from "#c" c, "#m" m$sql$,
+            "#u" as (update %s t set %s from "#s" s where %s%s returning %s)
+            select 0::bigint as inserted, m.updated, m.source - m.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
+              from (select c.updated, c.source, case when c.updated = c.source then 0 else %s
+                           (select count(*) from "#s" s where not exists (select from %s t where %s)) end as missing
+                      from (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated offset 0) c offset 0) m$sql$,
             skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates), v_source_order,
             v_target, v_assign, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end,
+            case when v_returning then $rows$(select coalesce(jsonb_agg(jsonb_build_object('action', 'update', 'row', u.row)), '[]') from "#u" u)$rows$
+                 else 'null::jsonb' end,
             case when v_fold = 'error' then format(
                 '(select count(*) * 0 from (select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s where %s group by %s having count(*) > 1 limit 1) r) x) +',
                 v_target, (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(v_key) k),
                 (select string_agg(format('s.%I is not null', k), ' and ') from unnest(v_key) k),
                 (select string_agg(format('s.%I', k), ', ') from unnest(v_key) k)) else '' end,
-            v_target, v_match,
-            case when v_returning then $rows$(select coalesce(jsonb_agg(jsonb_build_object('action', 'update', 'row', u.row)), '[]') from "#u" u)$rows$
-                 else 'null::jsonb' end);
+            v_target, v_match);
     end if;
 
     -- Update, delete, and insert of what is not there: row locks in key order first, then the change.
