@@ -14,9 +14,9 @@ comment on function skytools._batch_sql(text, regclass, text, text[], jsonb) is
     'Write the statement that changes a table by the rows of a source, and counts what it did';
 comment on function skytools._batch_is_plain(regclass) is
     'Whether rows of a table are found by its own index alone';
-comment on function skytools._batch_arrays(text[], text, oid) is
-    'The values for a statement that was written some time ago, if that is still for the table that is meant';
-comment on function skytools._batch_ordered(text, text[], text) is
+comment on function skytools._batch_moved(text) is
+    'Refuse a statement that was written some time ago for another table than its name means now';
+comment on function skytools._batch_ordered(text) is
     'Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
     'Write the query that gives each key of a source once';
@@ -26,7 +26,7 @@ comment on function skytools._refuse_repeated(text, jsonb) is
     'Stop a batch whose source has a key twice';
 comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is
     'Run the statement that skytools._batch_sql() writes, as its concurrency asks for';
-comment on function skytools._batch_run(text, text[], text) is
+comment on function skytools._batch_run(text) is
     'Run a statement of skytools._batch_sql(), an ordered one in the order of its keys';
 comment on function skytools._batch_source(text) is
     'A source as a FROM item';

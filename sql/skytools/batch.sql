@@ -55,21 +55,19 @@ begin
     end if;
 end $$;
 
--- skytools._batch_run(i_sql, i_arrays, i_table) -> record
+-- skytools._batch_run(i_sql) -> record
 -- Run a statement of skytools._batch_sql(), an ordered one in the order of its keys.
--- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
--- i_table    its parameter $2
 -- raises     as the statement
 -- runs as    caller
 create or replace function skytools._batch_run(
-    i_sql text, i_arrays text[] default null, i_table text default null,
+    i_sql text,
     out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
 language plpgsql as $$
 begin
     if i_sql like '/* ordered%' then
-        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql, i_arrays, i_table);
+        select * into inserted, updated, unchanged, deleted, missing, rows from skytools._batch_ordered(i_sql);
     else
-        execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
+        execute i_sql into inserted, updated, unchanged, deleted, missing, rows;
     end if;
 end $$;
 

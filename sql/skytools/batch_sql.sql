@@ -13,7 +13,7 @@
 -- i_source_columns its columns, in order
 -- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions;
 --            ordered: the caller runs the statement by skytools._batch_ordered(), if it begins with that word in a comment;
---            few: there are at most some thousands of rows, from arrays; the comment says few where it may be run as it is
+--            few: there are at most some thousands of rows, and the caller runs the statement as it is
 -- returns    a statement that gives one row (inserted, updated, unchanged, deleted, missing, rows)
 -- raises     PQ024  an option is wrong: the key, a column, a kind of relation
 -- raises     PQ025  (by the statement) the source repeats a key, and fold is error
@@ -47,6 +47,7 @@ declare
     v_ctes text[];
     v_rows text := '';
     v_counts text;
+    v_many boolean;
 begin
     select c.relkind, format('%I.%I', n.nspname, c.relname) into v_kind, v_target
       from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -218,14 +219,19 @@ begin
                                       v_changed, v_target, replace(v_match, ' and (select count(*) from "#r" r) = 0', '')) end;
     end if;
 
-    if i_kind = 'update' and (i_options->>'ordered')::boolean and v_columns <> '{}' and not v_index.nulls_equal
+    -- A few rows for a table that is not small are looked up by its index in any case.
+    if i_kind = 'update' and ((i_options->>'ordered')::boolean or (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024)
+       and v_columns <> '{}' and not v_index.nulls_equal
        and skytools._batch_is_plain(i_target) and (v_fold <> 'error' or v_aggregates = '{}') then
         v_match := replace(v_match, ' and (select count(*) from "#r" r) = 0', '');
         -- A repeated key, rows that are missing, rows that stay as they are: looked for only where fewer rows were updated than
         -- the source has. One that is repeated has been updated once by then; the error takes it back.
-        -- A few rows for a table that is not small are looked up by its index in any case.
-        return case when (i_options->>'few')::boolean and pg_relation_size(i_target) >= 2 * 1024 * 1024 then '/* few */'
-                    when cardinality(v_key) = 1 then '/* ordered by one */' else '/* ordered */' end
+        -- A merge join reads the whole table by its index: worth it where a good part of it changes.
+        if (i_options->>'ordered')::boolean and cardinality(v_key) = 1 then
+            execute format('select 5 * count(*) > (select c.reltuples from pg_catalog.pg_class c where c.oid = $1) from %s s', i_source)
+               into v_many using i_target;
+        end if;
+        return case when (i_options->>'ordered')::boolean is not true then '' when v_many then '/* ordered by one */' else '/* ordered */' end
             || format($sql$ with "#s" as materialized (select * from (%s) s order by %s),
             "#u" as (update %s t set %s from "#s" s where %s%s returning %s)
             select 0::bigint as inserted, m.updated, m.source - m.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
@@ -302,32 +308,26 @@ language sql stable as $$
       from pg_catalog.pg_class c where c.oid = i_table
 $$;
 
--- skytools._batch_arrays(i_arrays, i_table, i_target) -> text[]
--- The values for a statement that was written some time ago, if that is still for the table that is meant.
--- i_arrays   text of an array for each column of the source
--- i_table    the table's name, as search_path finds it now
--- i_target   the table for which the statement was written
--- raises     42P01  it is another one
+-- skytools._batch_moved(i_table) -> boolean
+-- Refuse a statement that was written some time ago for another table than its name means now.
+-- i_table    the table's name, as search_path finds it
+-- raises     42P01
 -- runs as    caller
-create or replace function skytools._batch_arrays(i_arrays text[], i_table text, i_target oid) returns text[]
-language plpgsql stable as $$
+create or replace function skytools._batch_moved(i_table text) returns boolean
+language plpgsql as $$
 begin
-    if to_regclass(i_table) is distinct from i_target then
-        raise exception 'table % is no longer what it was', i_table
-            using errcode = 'undefined_table', hint = 'try again: it was dropped or renamed, or search_path has changed';
-    end if;
-    return i_arrays;
+    raise exception 'table % is no longer what it was', i_table
+        using errcode = 'undefined_table', hint = 'try again: it was dropped or renamed, or search_path has changed';
 end $$;
 
--- skytools._batch_ordered(i_sql, i_arrays, i_table) -> record
+-- skytools._batch_ordered(i_sql) -> record
 -- Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys: by a nested loop
--- over the sorted source and the index on the key, or a merge join if the key is one column: of several, it may choose the order.
--- i_arrays   the statement's parameter $1, if it has one: see skytools._batch_arrays()
--- i_table    its parameter $2
+-- over the sorted source and the index on the key, or, by one column and for a good part of the table, a merge join: of several
+-- columns, it might choose the order.
 -- raises     as the statement
 -- runs as    caller
 create or replace function skytools._batch_ordered(
-    i_sql text, i_arrays text[], i_table text,
+    i_sql text,
     out inserted bigint, out updated bigint, out unchanged bigint, out deleted bigint, out missing bigint, out rows jsonb)
 language plpgsql set jit = off set work_mem = '64MB' set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
@@ -335,7 +335,7 @@ begin
     if i_sql like '/* ordered by one */%' then
         perform set_config('enable_mergejoin', 'on', true);
     end if;
-    execute i_sql into inserted, updated, unchanged, deleted, missing, rows using i_arrays, i_table;
+    execute i_sql into inserted, updated, unchanged, deleted, missing, rows;
 end $$;
 
 -- skytools._batch_fold(i_target, i_source, i_source_columns, i_key, i_fold, i_order, i_aggregates) -> text

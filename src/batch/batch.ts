@@ -28,7 +28,7 @@ export interface BatchRows<R extends object> {
   readonly aggregates?: Partial<Record<Column<R>, string>>
   /** How batches beside each other keep apart. Default: 'on conflict'. */
   readonly concurrency?: 'on conflict' | 'lock' | 'retry'
-  /** From so many rows on they are sent by COPY into a temporary table. Default: 2000. */
+  /** From so many rows on they are sent by COPY into a temporary table. Default: 5000. */
   readonly copyAbove?: number
   /** Prepares statements for a few rows; default true. False behind a pooler that knows no prepared statements. */
   readonly prepare?: boolean
@@ -92,10 +92,13 @@ const chunkSize = 1000
 
 async function run(connection: Connectable, kind: BatchKind, options: AnyOptions): Promise<BatchCounts> {
   const db = toDb(connection)
-  const { copyAbove = 2000, signal } = options
-  const chunks = chunksOf(options.rows, chunkSize, signal)
-  const first: Record<string, unknown>[] = []
-  let ended = false
+  const { copyAbove = 5000, rows, signal } = options
+  signal?.throwIfAborted()
+  // A short array is all there is: no need to go through it chunk by chunk.
+  const short: Record<string, unknown>[] | undefined = Array.isArray(rows) && rows.length <= copyAbove ? rows : undefined
+  const first = short ?? []
+  const chunks = chunksOf(short ? [] : rows, chunkSize, signal)
+  let ended = short !== undefined
   while (!ended && first.length <= copyAbove) {
     const { value, done } = await chunks.next()
     if (done) ended = true
@@ -175,7 +178,7 @@ async function prepare(
   const known = statements.get(connection) ?? new Map<string, Statement>()
   statements.set(connection, known)
   const wanted = options.onMissing === 'insert' ? 'upsert' : kind
-  const written = JSON.stringify({ ...sqlOptions(kind, options), ordered: true, few: true })
+  const written = JSON.stringify({ ...sqlOptions(kind, options), few: true })
   const key = JSON.stringify([wanted, options.table, names, written])
   const old = known.get(key)
   if (old && old.until > Date.now()) return { statement: old, forget: () => known.delete(key) }
@@ -199,10 +202,8 @@ async function byArrays(
   rows: readonly Record<string, unknown>[],
 ): Promise<BatchCounts> {
   const values = rows.map((row, index) => encodeRow(row, columns, index + 1))
-  const given = [arraysOf(values, columns.length), quoteTable(options.table)]
-  const counts = await (sql.startsWith('/* few */')
-    ? db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare: options.prepare ?? true })
-    : db.query<Record<keyof BatchCounts, bigint>>('select * from skytools._batch_run($1, $2, $3)', [sql, ...given]))
+  const given = [...arraysOf(values, columns.length), quoteTable(options.table)]
+  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare: options.prepare ?? true })
   options.onProgress?.(rows.length)
   return toCounts(counts)
 }

@@ -38,26 +38,24 @@ function arrayLiteral(items: readonly unknown[], column: ColumnType, row: number
   return `{${written.join(',')}}`
 }
 
-/** Without quotes it reads as it is, and in any array; also a null would, so that needs them. */
+/** Without quotes it reads as it is; also a null would, so that needs them. */
 const plain = /^(?!null$)[\w.:+-]+$/i
 
-/** An element of an array that is itself an element of an array: written at once, rather than quoted twice. */
-function innerElement(value: string | null): string {
+function element(value: string | null): string {
   if (value === null) return 'NULL'
   if (plain.test(value)) return value
-  // The outer array takes away one of two backslashes.
-  return /[\\"]/.test(value) ? `\\"${value.replace(/[\\"]/g, '\\\\\\$&')}\\"` : `\\"${value}\\"`
+  return `"${/[\\"]/.test(value) ? value.replace(/[\\"]/g, '\\$&') : value}"`
 }
 
-/** Arrays of texts, one for each column of these rows, as one array, as Postgres reads it. */
-export function arraysOf(rows: readonly (readonly (string | null)[])[], columns: number): string {
-  const texts: string[] = Array(columns).fill('')
+/** One array for each column of these rows, as Postgres reads it. */
+export function arraysOf(rows: readonly (readonly (string | null)[])[], columns: number): string[] {
+  const texts: string[] = Array(columns).fill('{')
   let separator = ''
   for (const row of rows) {
-    for (let column = 0; column < columns; column += 1) texts[column] += separator + innerElement(row[column] ?? null)
+    for (let column = 0; column < columns; column += 1) texts[column] += separator + element(row[column] ?? null)
     separator = ','
   }
-  return `{${texts.map((text) => `"{${text}}"`).join(',')}}`
+  return texts.map((text) => `${text}}`)
 }
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' }

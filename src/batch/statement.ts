@@ -51,15 +51,17 @@ export async function columnTypes(db: Db, table: TableName, names: readonly stri
 }
 
 /**
- * The values as the texts of one array a column, cast to the columns' types: they are the elements of the parameter $1.
- * The parameter $2 is the table's name, which must mean the same table as when the statement was written.
+ * A source of rows that come as one array a column, as texts: the parameters $1, $2 and so on. The parameter after them is the
+ * table's name, which must mean the same table as when the statement was written.
  */
 export function unnestSource(columns: readonly ColumnType[]): string {
-  // unnest() of an array of arrays would give their elements.
   const list = (each: (column: ColumnType, index: number) => string) => columns.map(each).join(', ')
-  const arrays = list(({ type, isArray }, index) => `(p.a[${index + 1}])::${isArray ? 'text' : type}[]`)
+  // unnest() of an array of arrays would give their elements. A sub-select hides from the planner how many there are, so that
+  // it does the same for all: looks them up by the index.
+  const arrays = list(({ type, isArray }, index) => `(select $${index + 1}::${isArray ? 'text' : type}[])`)
   const values = list(({ type, isArray }, index) => (isArray ? `u.c${index}::${type}` : `u.c${index}`))
   const names = list((_column, index) => `c${index}`)
-  const checked = `(select skytools._batch_arrays($1::text[], $2::text, ${columns[0]?.table ?? '0'}) as a offset 0) p`
-  return `(select ${values} from ${checked}, unnest(${arrays}) u (${names}))`
+  const table = `$${columns.length + 1}::text`
+  const same = `pg_catalog.to_regclass(${table})::oid is not distinct from ${columns[0]?.table ?? '0'}`
+  return `(select ${values} from unnest(${arrays}) u (${names}) where (select ${same} or skytools._batch_moved(${table})))`
 }
