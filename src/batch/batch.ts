@@ -95,7 +95,8 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
   const { copyAbove = 5000, rows, signal } = options
   signal?.throwIfAborted()
   // A short array is all there is: no need to go through it chunk by chunk.
-  const short: Record<string, unknown>[] | undefined = Array.isArray(rows) && rows.length <= copyAbove ? rows : undefined
+  const short: Record<string, unknown>[] | undefined =
+    Array.isArray(rows) && rows.length <= copyAbove ? rows : undefined
   const first = short ?? []
   const chunks = chunksOf(short ? [] : rows, chunkSize, signal)
   let ended = short !== undefined
