@@ -232,14 +232,16 @@ begin
                into v_many using i_target;
         end if;
         return case when (i_options->>'ordered')::boolean is not true then '' when v_many then '/* ordered by one */' else '/* ordered */' end
-            || format($sql$ with "#s" as materialized (select * from (%s) s order by %s),
-            "#u" as (update %s t set %s from "#s" s where %s%s returning %s)
+            || format($sql$ with "#s" as %s materialized (%s),
+            "#u" as (update %s t set %s from (select * from "#s" s order by %s) s where %s%s returning %s)
             select 0::bigint as inserted, m.updated, m.source - m.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
               from (select c.updated, c.source, case when c.updated = c.source then 0 else %s
                            (select count(*) from "#s" s where not exists (select from %s t where %s)) end as missing
                       from (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated offset 0) c offset 0) m$sql$,
-            skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates), v_source_order,
-            v_target, v_assign, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end,
+            -- A table is read again sooner than a copy of it is made.
+            case when (i_options->>'ordered')::boolean and v_fold = 'error' and v_aggregates = '{}' then 'not' end,
+            skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates),
+            v_target, v_assign, v_source_order, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end,
             case when v_returning then $rows$(select coalesce(jsonb_agg(jsonb_build_object('action', 'update', 'row', u.row)), '[]') from "#u" u)$rows$
                  else 'null::jsonb' end,
             case when v_fold = 'error' then format(

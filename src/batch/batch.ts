@@ -2,7 +2,7 @@ import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
 import { arraysOf, type ColumnType, copyLine } from './encode.ts'
-import { chunksOf, encodeRow, type Rows } from './source.ts'
+import { allOf, encodeRow, type Rows, takeFew } from './source.ts'
 import {
   type BatchCounts,
   type BatchKind,
@@ -28,7 +28,7 @@ export interface BatchRows<R extends object> {
   readonly aggregates?: Partial<Record<Column<R>, string>>
   /** How batches beside each other keep apart. Default: 'on conflict'. */
   readonly concurrency?: 'on conflict' | 'lock' | 'retry'
-  /** From so many rows on they are sent by COPY into a temporary table. Default: 5000. */
+  /** More rows than this, or more than 8 MB, are sent by COPY into a temporary table. Default: 10,000. */
   readonly copyAbove?: number
   /** Prepares statements for a few rows; default true. False behind a pooler that knows no prepared statements. */
   readonly prepare?: boolean
@@ -88,32 +88,20 @@ export function batchMerge<R extends object>(db: Connectable, options: BatchMerg
   return run(db, 'merge', options as unknown as AnyOptions)
 }
 
-const chunkSize = 1000
-
 async function run(connection: Connectable, kind: BatchKind, options: AnyOptions): Promise<BatchCounts> {
   const db = toDb(connection)
-  const { copyAbove = 5000, rows, signal } = options
+  const { copyAbove = 10_000, signal } = options
   signal?.throwIfAborted()
-  // A short array is all there is: no need to go through it chunk by chunk.
-  const short: Record<string, unknown>[] | undefined =
-    Array.isArray(rows) && rows.length <= copyAbove ? rows : undefined
-  const first = short ?? []
-  const chunks = chunksOf(short ? [] : rows, chunkSize, signal)
-  let ended = short !== undefined
-  while (!ended && first.length <= copyAbove) {
-    const { value, done } = await chunks.next()
-    if (done) ended = true
-    else first.push(...value)
-  }
+  const { first, few, chunks } = await takeFew(options.rows, copyAbove, signal)
   const [sample] = first
   if (!sample && kind !== 'merge') return { inserted: 0n, updated: 0n, unchanged: 0n, deleted: 0n, missing: 0n }
   return mapErrors(async () => {
     const names = sample ? Object.keys(sample) : await primaryKey(db, options)
     // What takes a lock, tries again or looks at the counts before it commits is done by the SQL functions.
     const plain = (options.concurrency ?? 'on conflict') === 'on conflict' && options.onMissing !== 'error'
-    if (!plain || first.length > copyAbove) {
+    if (!plain || !few) {
       const columns = await columnTypes(db, options.table, names)
-      return db.transaction((tx) => byCopy(tx, kind, options, columns, join(first, chunks)))
+      return db.transaction((tx) => byCopy(tx, kind, options, columns, allOf(first, chunks)))
     }
     const prepared = await prepare(connection, db, kind, options, names)
     const send = ({ statement }: typeof prepared) =>
@@ -126,7 +114,7 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
     } catch (error) {
       // COPY says in which row and column it met the value that does not fit.
       if (isDataError(error))
-        await db.transaction((tx) => diagnose(tx, prepared.statement.columns, join(first, chunks)))
+        await db.transaction((tx) => diagnose(tx, prepared.statement.columns, allOf(first, chunks)))
       // The table, or which one its name means, may have changed since the statement was written.
       if (!prepared.forget() || !isOutdated(error)) throw error
       return send(await prepare(connection, db, kind, options, names))
@@ -144,11 +132,6 @@ async function primaryKey(tx: Db, { table, key }: AnyOptions): Promise<string[]>
     [quoteTable(table)],
   )
   return found.map(({ name }) => name)
-}
-
-async function* join<R>(first: R[], chunks: AsyncGenerator<R[]>): AsyncGenerator<R[]> {
-  for (let start = 0; start < first.length; start += chunkSize) yield first.slice(start, start + chunkSize)
-  yield* chunks
 }
 
 function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknown> {

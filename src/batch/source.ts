@@ -4,13 +4,18 @@ import { type ColumnType, encodeValue } from './encode.ts'
 /** Rows from an array, a generator, an async generator or an object stream. */
 export type Rows<R> = Iterable<R> | AsyncIterable<R>
 
-/** The rows by chunks of at most so many. */
-export async function* chunksOf<R>(rows: Rows<R>, size: number, signal?: AbortSignal): AsyncGenerator<R[]> {
+const chunkSize = 1000
+
+/** Characters that go as arrays at the most, whatever the number of rows: they are in memory several times on their way. */
+const longest = 8_000_000
+
+/** The rows by chunks. */
+async function* chunksOf<R>(rows: Rows<R>, signal?: AbortSignal): AsyncGenerator<R[]> {
   // Awaiting each would cost as much as all else that is done for a row.
   if (Array.isArray(rows)) {
-    for (let start = 0; start < rows.length; start += size) {
+    for (let start = 0; start < rows.length; start += chunkSize) {
       signal?.throwIfAborted()
-      yield rows.slice(start, start + size)
+      yield rows.slice(start, start + chunkSize)
     }
     signal?.throwIfAborted()
     return
@@ -18,13 +23,50 @@ export async function* chunksOf<R>(rows: Rows<R>, size: number, signal?: AbortSi
   let chunk: R[] = []
   for await (const row of rows) {
     chunk.push(row)
-    if (chunk.length < size) continue
+    if (chunk.length < chunkSize) continue
     signal?.throwIfAborted()
     yield chunk
     chunk = []
   }
   signal?.throwIfAborted()
   if (chunk.length > 0) yield chunk
+}
+
+/** The first rows: all of them, if they are so few that they may go as arrays. */
+export async function takeFew<R extends object>(
+  rows: Rows<R>,
+  copyAbove: number,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly first: readonly R[]; readonly few: boolean; readonly chunks: AsyncGenerator<R[]> }> {
+  // A short array is all there is: no need to go through it chunk by chunk.
+  if (isArray(rows) && rows.length <= copyAbove && textLength(rows) <= longest)
+    return { first: rows, few: true, chunks: chunksOf([]) }
+  const chunks = chunksOf(rows, signal)
+  const first: R[] = []
+  let length = 0
+  while (first.length <= copyAbove && length <= longest) {
+    const { value, done } = await chunks.next()
+    if (done) return { first, few: true, chunks }
+    first.push(...value)
+    length += textLength(value)
+  }
+  return { first, few: false, chunks }
+}
+
+function isArray<R>(rows: Rows<R>): rows is readonly R[] & Rows<R> {
+  return Array.isArray(rows)
+}
+
+function textLength(rows: readonly object[]): number {
+  let length = 0
+  for (const row of rows) for (const value of Object.values(row)) length += typeof value === 'string' ? value.length : 8
+  return length
+}
+
+/** The first rows, and then the others, by chunks. */
+export async function* allOf<R>(first: readonly R[], chunks: AsyncGenerator<R[]>): AsyncGenerator<R[]> {
+  for (let start = 0; start < first.length; start += chunkSize) yield first.slice(start, start + chunkSize)
+  yield* chunks
 }
 
 /** The values of a row in the order of the columns. `number` counts from 1. */
