@@ -162,14 +162,14 @@ async function prepare(
   const known = statements.get(connection) ?? new Map<string, Statement>()
   statements.set(connection, known)
   const wanted = options.onMissing === 'insert' ? 'upsert' : kind
-  const written = JSON.stringify({ ...sqlOptions(kind, options), few: true })
-  const key = JSON.stringify([wanted, options.table, names, written])
+  const given = { ...sqlOptions(kind, options), few: true }
+  const key = JSON.stringify([wanted, options.table, names, given])
   const old = known.get(key)
   if (old && old.until > Date.now()) return { statement: old, forget: () => known.delete(key) }
   const columns = await columnTypes(db, options.table, names)
   const [built] = await db.query<{ sql: string }>(
     'select skytools._batch_sql($1, $2::regclass, $3, $4::text[], $5::jsonb) as sql',
-    [wanted, quoteTable(options.table), unnestSource(columns), names, written],
+    [wanted, quoteTable(options.table), unnestSource(columns), names, JSON.stringify(given)],
   )
   if (!built) throw new Error('no statement came back')
   const statement = { sql: built.sql, columns, until: Date.now() + lifetime }
