@@ -1,8 +1,9 @@
 import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
-import { arraysOf, type ColumnType, copyLine } from './encode.ts'
-import { allOf, encodeRow, type Rows, takeFew } from './source.ts'
+import { type ColumnType, copyLine } from './encode.ts'
+import { prepare, type Statement } from './prepare.ts'
+import { allOf, encodeArrays, encodeRow, type Rows, takeFew } from './source.ts'
 import {
   type BatchCounts,
   type BatchKind,
@@ -10,7 +11,6 @@ import {
   quoteIdentifier,
   quoteTable,
   type TableName,
-  unnestSource,
 } from './statement.ts'
 
 type Column<R> = Extract<keyof R, string>
@@ -103,7 +103,14 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
       const columns = await columnTypes(db, options.table, names)
       return db.transaction((tx) => byCopy(tx, kind, options, columns, allOf(first, chunks)))
     }
-    const prepared = await prepare(connection, db, kind, options, names)
+    const wanted = {
+      kind: options.onMissing === 'insert' ? 'upsert' : kind,
+      table: options.table,
+      names,
+      options: { ...sqlOptions(kind, options), few: true },
+      prepare: options.prepare ?? true,
+    } as const
+    const prepared = await prepare(db, wanted)
     const send = ({ statement }: typeof prepared) =>
       // Within the caller's transaction a savepoint keeps that usable.
       db.inTransaction()
@@ -117,7 +124,7 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
         await db.transaction((tx) => diagnose(tx, prepared.statement.columns, allOf(first, chunks)))
       // The table, or which one its name means, may have changed since the statement was written.
       if (!prepared.forget() || !isOutdated(error)) throw error
-      return send(await prepare(connection, db, kind, options, names))
+      return send(await prepare(db, wanted))
     }
   })
 }
@@ -141,53 +148,15 @@ function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknow
   return { ...common, columns, set, rewrite, within }
 }
 
-interface Statement {
-  readonly sql: string
-  readonly columns: readonly ColumnType[]
-  readonly until: number
-}
-
-/** Milliseconds for which a statement that was written for a table is used again. */
-const lifetime = 60_000
-const statements = new WeakMap<object, Map<string, Statement>>()
-
-/** The statement for these options, written by the server, or from not long ago. `forget` tells whether it was old. */
-async function prepare(
-  connection: Connectable,
-  db: Db,
-  kind: BatchKind,
-  options: AnyOptions,
-  names: readonly string[],
-): Promise<{ readonly statement: Statement; forget(): boolean }> {
-  const known = statements.get(connection) ?? new Map<string, Statement>()
-  statements.set(connection, known)
-  const wanted = options.onMissing === 'insert' ? 'upsert' : kind
-  const given = { ...sqlOptions(kind, options), few: true }
-  const key = JSON.stringify([wanted, options.table, names, given])
-  const old = known.get(key)
-  if (old && old.until > Date.now()) return { statement: old, forget: () => known.delete(key) }
-  const columns = await columnTypes(db, options.table, names)
-  const [built] = await db.query<{ sql: string }>(
-    'select skytools._batch_sql($1, $2::regclass, $3, $4::text[], $5::jsonb) as sql',
-    [wanted, quoteTable(options.table), unnestSource(columns), names, JSON.stringify(given)],
-  )
-  if (!built) throw new Error('no statement came back')
-  const statement = { sql: built.sql, columns, until: Date.now() + lifetime }
-  if (known.size > 1000) known.clear()
-  known.set(key, statement)
-  return { statement, forget: () => false }
-}
-
 /** In one round trip, and one statement, which is a transaction of its own where there is none. */
 async function byArrays(
   db: Db,
-  { sql, columns }: Statement,
+  { sql, columns, prepare }: Statement,
   options: AnyOptions,
   rows: readonly Record<string, unknown>[],
 ): Promise<BatchCounts> {
-  const values = rows.map((row, index) => encodeRow(row, columns, index + 1))
-  const given = [...arraysOf(values, columns.length), quoteTable(options.table)]
-  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare: options.prepare ?? true })
+  const given = [...encodeArrays(rows, columns), quoteTable(options.table)]
+  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare })
   options.onProgress?.(rows.length)
   return toCounts(counts)
 }

@@ -33,29 +33,15 @@ function arrayLiteral(items: readonly unknown[], column: ColumnType, row: number
   const written = items.map((item) => {
     if (Array.isArray(item)) return arrayLiteral(item, column, row)
     const text = item === undefined ? null : encodeValue(item, column, row)
-    return text === null ? 'NULL' : `"${text.replace(/[\\"]/g, '\\$&')}"`
+    return quoteElement(text)
   })
   return `{${written.join(',')}}`
 }
 
-/** Without quotes it reads as it is; also a null would, so that needs them. */
-const plain = /^(?!null$)[\w.:+-]+$/i
-
-function element(value: string | null): string {
-  if (value === null) return 'NULL'
-  if (plain.test(value)) return value
-  return `"${/[\\"]/.test(value) ? value.replace(/[\\"]/g, '\\$&') : value}"`
-}
-
-/** One array for each column of these rows, as Postgres reads it. */
-export function arraysOf(rows: readonly (readonly (string | null)[])[], columns: number): string[] {
-  const texts: string[] = Array(columns).fill('{')
-  let separator = ''
-  for (const row of rows) {
-    for (let column = 0; column < columns; column += 1) texts[column] += separator + element(row[column] ?? null)
-    separator = ','
-  }
-  return texts.map((text) => `${text}}`)
+/** An element of an array. */
+export function quoteElement(text: string | null): string {
+  if (text === null) return 'NULL'
+  return /[\\"]/.test(text) ? `"${text.replace(/[\\"]/g, '\\$&')}"` : `"${text}"`
 }
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' }

@@ -1,5 +1,5 @@
 import { SkytoolsError } from '../errors.ts'
-import { type ColumnType, encodeValue } from './encode.ts'
+import { type ColumnType, encodeValue, quoteElement } from './encode.ts'
 
 /** Rows from an array, a generator, an async generator or an object stream. */
 export type Rows<R> = Iterable<R> | AsyncIterable<R>
@@ -74,25 +74,42 @@ export function encodeRow(row: object, columns: readonly ColumnType[], number: n
   const record = row as Readonly<Record<string, unknown>>
   // A loop: this is done for each value of millions.
   const values: (string | null)[] = []
-  for (const column of columns) {
-    const value = record[column.name]
-    if (value === undefined)
-      throw new SkytoolsError(
-        'PQ066',
-        `row ${number} has no column ${column.name}`,
-        'give null where there is no value',
-      )
-    values.push(encodeValue(value, column, number))
-  }
-  const keys = Object.keys(record)
-  if (keys.length > columns.length) {
-    const known = new Set(columns.map(({ name }) => name))
-    const extra = keys.filter((key) => !known.has(key))
-    throw new SkytoolsError(
-      'PQ066',
-      `row ${number} has columns that the first row has not: ${extra.join(', ')}`,
-      'each row of a batch has the same columns',
-    )
-  }
+  for (const column of columns) values.push(encodeValue(columnValue(record, column, number), column, number))
+  refuseOthers(record, columns, number)
   return values
+}
+
+/** One array for each column of these rows, as Postgres reads it. */
+export function encodeArrays(rows: readonly object[], columns: readonly ColumnType[]): string[] {
+  const texts: string[][] = columns.map(() => [])
+  let number = 0
+  for (const row of rows) {
+    const record = row as Readonly<Record<string, unknown>>
+    number += 1
+    let index = 0
+    for (const column of columns) {
+      const value = columnValue(record, column, number)
+      texts[index++]?.push(typeof value === 'number' ? `${value}` : quoteElement(encodeValue(value, column, number)))
+    }
+    refuseOthers(record, columns, number)
+  }
+  return texts.map((list) => `{${list.join(',')}}`)
+}
+
+function columnValue(record: Readonly<Record<string, unknown>>, column: ColumnType, number: number): unknown {
+  const value = record[column.name]
+  if (value !== undefined) return value
+  throw new SkytoolsError('PQ066', `row ${number} has no column ${column.name}`, 'give null where there is no value')
+}
+
+function refuseOthers(record: Readonly<Record<string, unknown>>, columns: readonly ColumnType[], number: number): void {
+  const keys = Object.keys(record)
+  if (keys.length <= columns.length) return
+  const known = new Set(columns.map(({ name }) => name))
+  const extra = keys.filter((key) => !known.has(key))
+  throw new SkytoolsError(
+    'PQ066',
+    `row ${number} has columns that the first row has not: ${extra.join(', ')}`,
+    'each row of a batch has the same columns',
+  )
 }

@@ -20,6 +20,8 @@ export interface ExecOptions {
 /** A database, whichever driver reaches it. int8 is bigint; interval and date are text. */
 export interface Db {
   readonly kind: 'pg' | 'pglite'
+  /** The driver's connection or pool below it: the same one for a connection and its transactions. */
+  readonly origin: object
   /** Whether it has several connections, so that something else can be done during a transaction. */
   readonly pooled: boolean
   /** Whether a statement would be part of a transaction that is open. */

@@ -66,6 +66,7 @@ export function foreignDb(source: Foreign): Db {
   if (!run) throw new TypeError('not a transaction of Kysely, Drizzle, Knex or Prisma')
   const db: Db = {
     kind: 'pg',
+    origin: source,
     pooled: false,
     inTransaction: () => true,
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {

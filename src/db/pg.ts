@@ -84,6 +84,7 @@ function poolDb(pool: PgPool, types: QueryRequest['types'], close: () => Promise
   }
   return {
     kind: 'pg',
+    origin: pool,
     pooled: (pool.options?.max ?? 10) > 1,
     inTransaction: () => false,
     listen: (channel, handler) => poolListener(pool).listen(channel, handler),
@@ -171,6 +172,7 @@ function clientDb(
   }
   return {
     kind: 'pg',
+    origin: client,
     pooled: false,
     inTransaction: () => depth > 0 || (client.getTransactionStatus?.() ?? 'I') !== 'I',
     listen: depth > 0 ? refuseListen : (channel, handler) => clientListen(client, channel, handler),

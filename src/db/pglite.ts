@@ -31,38 +31,40 @@ export function isPgliteTransaction(value: object): value is PgliteTransaction {
 }
 
 export function pgliteTransactionDb(tx: PgliteTransaction): Db {
-  return transactionDb(tx, async () => undefined, 1)
+  return transactionDb(tx, tx, async () => undefined, 1)
 }
 
 export function pgliteDb(pglite: Pglite, close: () => Promise<void> = async () => undefined): Db {
   return {
-    ...statements(pglite, close),
+    ...statements(pglite, pglite, close),
     inTransaction: () => false,
     listen: (channel, handler) => pglite.listen(channel, handler),
-    transaction: (work) => pglite.transaction((tx) => work(transactionDb(tx, close, 1))),
+    transaction: (work) => pglite.transaction((tx) => work(transactionDb(tx, pglite, close, 1))),
   }
 }
 
-function transactionDb(tx: PgliteTransaction, close: () => Promise<void>, depth: number): Db {
+function transactionDb(tx: PgliteTransaction, origin: object, close: () => Promise<void>, depth: number): Db {
   return {
-    ...statements(tx, close),
+    ...statements(tx, origin, close),
     inTransaction: () => true,
     listen: refuseListen,
     transaction: (work) =>
       inSavepoint(
         depth,
         (sql) => tx.exec(sql),
-        () => work(transactionDb(tx, close, depth + 1)),
+        () => work(transactionDb(tx, origin, close, depth + 1)),
       ),
   }
 }
 
 function statements(
   target: PgliteTransaction,
+  origin: object,
   close: () => Promise<void>,
 ): Omit<Db, 'transaction' | 'listen' | 'inTransaction'> {
   return {
     kind: 'pglite',
+    origin,
     pooled: false,
     async query<R extends Row>(sql: string, params: readonly unknown[] = []) {
       const { rows } = await target.query(sql, [...params], options)

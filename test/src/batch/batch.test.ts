@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { batchDelete, batchMerge, batchUpdate, batchUpsert } from '../../../src/batch/batch.ts'
 import type { Db } from '../../../src/db/db.ts'
-import { databases } from '../../support/databases.ts'
+import { databases, servers } from '../../support/databases.ts'
 import { one } from '../../support/queues.ts'
 
 interface Item {
@@ -204,6 +204,47 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
     await expect(batchUpdate(db, { table: 'app.nosuch', rows: items(1) })).rejects.toMatchObject({ code: 'PQ024' })
   })
 
+  it('writes the statement for a table once for a connection and its transactions', async () => {
+    await using db = await open()
+    await table(db)
+    const asked: string[] = []
+    const listening = (inner: Db): Db => ({
+      ...inner,
+      query(sql, params, options) {
+        asked.push(sql)
+        return inner.query(sql, params, options)
+      },
+      transaction: (work) => inner.transaction((tx) => work(listening(tx))),
+    })
+    for (const n of [1, 2, 3]) {
+      await listening(db).transaction((tx) => batchUpsert(tx, { table: 'app.t', rows: items(n) }))
+      await batchUpsert(listening(db), { table: 'app.t', rows: items(n) })
+    }
+    const written = asked.filter((sql) => sql.includes('_batch_sql'))
+    // A pool's transactions are over one of its connections.
+    expect(written.length).toBeLessThanOrEqual(db.pooled ? 4 : 1)
+    expect(asked.filter((sql) => sql.startsWith('with '))).toHaveLength(6)
+  })
+
+  it('sends few rows by COPY too where they are large', async () => {
+    await using db = await open()
+    await table(db)
+    await db.exec('create table app.wide (id int primary key, v text)')
+    const rows = Array.from({ length: 10 }, (_, id) => ({ id, v: String(id).repeat(1_000_000) }))
+    const copies: string[] = []
+    const listening = (inner: Db): Db => ({
+      ...inner,
+      copyIn(target, chunks) {
+        copies.push(target)
+        return inner.copyIn(target, chunks)
+      },
+      transaction: (work) => inner.transaction((tx) => work(listening(tx))),
+    })
+    expect(await batchUpsert(listening(db), { table: 'app.wide', rows })).toMatchObject({ inserted: 10n })
+    expect(copies).toEqual(['pg_temp.skytools_batch'])
+    expect(await one(db, 'select sum(length(v))::int as n from app.wide')).toEqual({ n: 10_000_000 })
+  })
+
   it('stops when it is told to, and changes nothing', async () => {
     await using db = await open()
     await table(db)
@@ -218,5 +259,18 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
       name: 'AbortError',
     })
     expect(await content(db)).toHaveLength(5)
+  })
+})
+
+describe.each(servers)('batches over a connection on $name', ({ open }) => {
+  it('keeps at most a hundred statements prepared, whatever expressions come', async () => {
+    await using db = await open()
+    await table(db)
+    await using session = await db.connect()
+    const before = items(1).map((item) => ({ ...item, n: 1 }))
+    for (let n = 0; n < 120; n += 1)
+      await batchUpsert(session, { table: 'app.t', rows: before, set: { n: `t.n + ${n}` } })
+    expect(await one(session, 'select n::int as n from app.t where id = 1')).toEqual({ n: 1 + (119 * 120) / 2 })
+    expect(await one(session, 'select count(*) <= 101 as few from pg_prepared_statements')).toEqual({ few: true })
   })
 })
