@@ -107,6 +107,7 @@ async function throughput(
       for (const contender of chosen.filter(({ name }) => name !== 'skytools without wake-up')) {
         const total = contender.name.startsWith('skytools') ? 200_000 : 40_000
         const rate = await drain(server, contender, workers, total)
+        process.stderr.write(`${contender.name}, ${workers} workers: ${Math.round(rate)}/s\n`)
         rounds[contender.name] = [...(rounds[contender.name] ?? []), rate]
       }
     }
@@ -131,6 +132,7 @@ async function drain(server: BenchServer, contender: Contender, workers: number,
   })
   await until(() => count >= total, 300)
   await stop()
+  if (count !== total) process.stderr.write(`${contender.name} handled ${count} of ${total} messages\n`)
   return (count * 1000) / (last - first)
 }
 

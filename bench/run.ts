@@ -21,4 +21,6 @@ if (!scenario) {
 } else {
   const options = benchOptions(rest)
   printReport(await scenario(options), options.json)
+  // Other queues may leave a timer or a connection behind.
+  process.exit()
 }
