@@ -65,7 +65,7 @@ function textLength(rows: readonly object[]): number {
 
 /** The first rows, and then the others, by chunks. */
 export async function* allOf<R>(first: readonly R[], chunks: AsyncGenerator<R[]>): AsyncGenerator<R[]> {
-  for (let start = 0; start < first.length; start += chunkSize) yield first.slice(start, start + chunkSize)
+  yield* chunksOf(first)
   yield* chunks
 }
 
