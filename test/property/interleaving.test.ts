@@ -31,13 +31,14 @@ describe.each(databases)('random interleavings on $name', ({ kind, open }) => {
       for (const [what, times] of arena.seen) seen.set(what, (seen.get(what) ?? 0) + times)
     }
     const times = (what: string): number => seen.get(what) ?? 0
-    // A schedule in which nothing happens proves nothing. Transactions of other databases hold rotation up.
+    // A schedule in which nothing happens proves nothing.
     expect(times('event')).toBeGreaterThan(runs * 5)
     expect(times('finish')).toBeGreaterThan(runs * 3)
-    expect(times('truncated')).toBeGreaterThanOrEqual(Math.floor(runs / 20))
     expect(times('moved')).toBeGreaterThan(0)
     expect(times('cooperative batch')).toBeGreaterThan(runs)
+    // On a server, transactions of other databases may hold rotation up all the time.
     if (kind === 'server') expect(times('blocked')).toBeGreaterThan(0)
+    else expect(times('truncated')).toBeGreaterThan(0)
   })
 })
 
