@@ -2300,9 +2300,8 @@ begin
     return v_count;
 end $$;
 
--- Writers of SQL: for one table they give the text of an expression that encodes a row of it, each column as its type asks,
--- so that nothing has to be looked up when the expression runs. The record may be anything with the table's columns:
--- new and old of a trigger, a parameter, the alias of a transition table. Used by the trigger functions and pgq.capture().
+-- What generated code has to know about a table, and writers of SQL: they give the text of an expression that encodes one
+-- value, as its type asks, so that nothing has to be looked up when the expression runs.
 
 -- pgq._base_type(i_type) -> oid
 -- What a domain is made of in the end; other types as they are.
@@ -2360,7 +2359,7 @@ begin
     select c.relnamespace, row(c.oid, n.nspname, c.relname, c.relkind, c.relispartition,
                (select array_agg(row(a.attnum, a.attname, a.atttypid, a.attgenerated) order by a.attnum)
                   from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-               (select array_agg(row(x.indisprimary, x.indkey) order by x.indisprimary)
+               (select array_agg(row(x.indisprimary, x.indimmediate, x.indkey) order by x.indisprimary)
                   from pg_index x where x.indrelid = c.oid and (x.indisprimary or x.indisreplident)),
                (select array_agg(i.inhrelid order by i.inhrelid) from pg_inherits i where i.inhparent = c.oid and c.relkind <> 'p'),
                exists (select from pg_inherits i where i.inhrelid = c.oid))::text,
@@ -2407,7 +2406,7 @@ $$;
 -- SQL for a value in one of the formats; null for null.
 -- i_value    an expression in SQL
 -- i_type     its type
--- i_format   json, urlencode or sql
+-- i_format   json or sql
 -- runs as    caller
 create or replace function pgq._encode_value(i_value text, i_type oid, i_format text) returns text
 language sql stable as $$
@@ -2417,19 +2416,6 @@ language sql stable as $$
                  when t.name = any ('{date,timestamp,timestamptz}') then 'pg_catalog.to_json(%1$s)::pg_catalog.text'
                  when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid}') then '''"'' || %1$s::pg_catalog.text || ''"'''
                  else 'pg_catalog.to_json(%2$s)::pg_catalog.text' end
-        when 'urlencode' then
-            case when t.base = 'bool' then 'pg_catalog.left(%1$s::pg_catalog.text, 1)'
-                 when t.base = any ('{int2,int4,int8,oid,numeric,uuid}') then '%1$s::pg_catalog.text'
-                 when t.base = any ('{float4,float8}') then 'pg_catalog.replace(%1$s::pg_catalog.text, ''+'', ''%%2b'')'
-                 when t.base = any ('{date,time,timetz,timestamp,timestamptz}') then
-                     'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
-                     '%1$s::pg_catalog.text, ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), ''/'', ''%%2f'')'
-                 else
-                     'case when %2$s ~ ''[^0-9A-Za-z_.-]'' collate "C" then'
-                     ' case when %2$s ~ ''[^0-9A-Za-z_. :,/%%+-]'' collate "C" then pgq._urlencode(%2$s) else'
-                     ' pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace('
-                     '%2$s collate "C", ''%%'', ''%%25''), ''+'', ''%%2b''), '' '', ''+''), '':'', ''%%3a''), '','', ''%%2c''), ''/'', ''%%2f'') end'
-                     ' else %2$s end' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''
                  when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid,date,timestamp,timestamptz}')
@@ -2441,6 +2427,46 @@ language sql stable as $$
               from pg_catalog.pg_type p, pg_catalog.pg_type b
              where p.oid = i_type and b.oid = pgq._base_type(i_type)) t
 $$;
+
+-- pgq._differs(i_type, i_left, i_right) -> text
+-- SQL that tells whether two values differ: by the type's = where it has one, else by their text.
+-- runs as    caller
+create or replace function pgq._differs(i_type oid, i_left text, i_right text) returns text
+language sql stable as $$
+    select case
+        when e.operator is null then format('(%s) is distinct from (%s)', pgq._text_of(i_left, i_type), pgq._text_of(i_right, i_type))
+        when e.operator = '=' then format('%s is distinct from %s', i_left, i_right)
+        else format('case when %1$s is distinct from null and %2$s is distinct from null then not (%1$s %3$s %2$s)'
+                    ' else (%1$s is distinct from null) <> (%2$s is distinct from null) end', i_left, i_right, e.operator) end
+      from (select case
+                -- Composite types have = only if each of their columns does.
+                when t.typcategory = 'A' or t.typtype in ('c', 'p') then null
+                when t.typtype in ('e', 'r', 'm') or t.oid = 'pg_catalog.varchar'::regtype then '='
+                else (select case when o.oprnamespace = 'pg_catalog'::regnamespace then '='
+                                  else format('operator(%I.=)', n.nspname) end
+                        from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+                       where o.oprname = '=' and o.oprleft = t.oid and o.oprright = t.oid
+                         and o.oprresult = 'pg_catalog.bool'::regtype
+                       order by o.oprnamespace <> 'pg_catalog'::regnamespace, n.nspname limit 1) end as operator
+              from pg_type t where t.oid = pgq._base_type(i_type)) e
+$$;
+
+-- pgq._encode_join(i_parts, i_separator) -> text
+-- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
+-- runs as    caller
+create or replace function pgq._encode_join(i_parts text[], i_separator text) returns text
+language plpgsql immutable as $$
+declare
+    v_parts text[] := i_parts;
+begin
+    while cardinality(v_parts) > 90 loop
+        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s) collate "C", '''')', i_separator, string_agg(p, ', ' order by n))
+                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
+    end loop;
+    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
+end $$;
+
+-- A row as in the query of a URL: a=1&b=x+y&c, where c is null. As in encode_value.sql, SQL is written for one table.
 
 -- pgq._urlencode(i_text) -> text
 -- Text as in the query of a URL: letters, digits and _ . - as they are, a space as +, every other byte as %xx.
@@ -2467,6 +2493,76 @@ begin
                       from regexp_matches(v_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
 end $$;
 
+-- pgq._urlencode_common(i_value) -> text
+-- SQL that does what pgq._urlencode() does, for an expression of letters, digits and _ . - space : , / % + alone; any & and =
+-- in it stay.
+-- runs as    caller
+create or replace function pgq._urlencode_common(i_value text) returns text
+language sql immutable as $$
+    select 'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(('
+           || i_value || ') collate "C", ''%'', ''%25''), ''+'', ''%2b''), '' '', ''+''), '':'', ''%3a''), '','', ''%2c''), ''/'', ''%2f'')'
+$$;
+
+-- pgq._urlencode_columns(i_table, i_columns, i_record) -> setof record
+-- How each column goes into a row.
+-- returns    kind: plain (nothing in its values has to be encoded), time (what is common has to be), text (anything may have
+--            to be) or other (most values have something uncommon); name: 'a' or 'a=', in SQL; value; text: its text;
+--            encoded: the same, encoded; alone: whether it cannot be encoded together with its neighbours
+-- runs as    caller
+create or replace function pgq._urlencode_columns(
+    i_table regclass, i_columns name[], i_record text,
+    out n bigint, out kind text, out name text, out value text, out text text, out encoded text, out alone boolean)
+returns setof record
+language sql stable as $$
+    select c.n, k.kind, format('case when %s is not distinct from null then %L else %L end', v.value, c.name, c.name || '='), v.value, v.text,
+           case k.kind when 'plain' then v.value
+                       when 'time' then format('pgq._urlencode(%s)', v.text)
+                       else format('case when %1$s ~ ''[^0-9A-Za-z_.-]'' collate "C" then pgq._urlencode(%1$s) else %1$s end', v.text) end,
+           k.kind = 'other' or c.name ~ '[%+]'
+      from (select t.type, row_number() over (order by t.attnum) as n, format('%s.%I', i_record, t.name) as value,
+                   case when row_number() over (order by t.attnum) = 1 then '' else '&' end || pgq._urlencode(t.name) as name
+              from pgq._table_columns(i_table) t
+             where i_columns is null or t.name = any (i_columns)) c
+      join pg_catalog.pg_type b on b.oid = pgq._base_type(c.type)
+     cross join lateral (
+         select case when b.typtype = 'e' then 'text'
+                     when b.typnamespace <> 'pg_catalog'::regnamespace then 'other'
+                     when b.typname = any ('{bool,int2,int4,int8,oid,numeric,uuid}') then 'plain'
+                     when b.typname = any ('{float4,float8,date,time,timetz,timestamp,timestamptz}') then 'time'
+                     when b.typname = any ('{text,varchar,bpchar,name}') then 'text'
+                     else 'other' end) k (kind)
+     cross join lateral (
+         select c.value, case when c.type = 'pg_catalog.text'::regtype then c.value else format('(%s)', pgq._text_of(c.value, c.type)) end) v (value, text)
+$$;
+
+-- pgq._urlencode_row(i_table, i_columns, i_record) -> text
+-- SQL for a row as in the query of a URL. Neighbouring columns are encoded together, by a few calls for all of them; only where
+-- a text among them has something uncommon, each is encoded by itself. What concat() writes is what a type's output function
+-- does.
+-- i_columns  the columns to take, always in the table's order; null: all
+-- i_record   what holds the row in SQL, e.g. new
+-- runs as    caller
+create or replace function pgq._urlencode_row(i_table regclass, i_columns name[], i_record text) returns text
+language sql stable as $$
+    select coalesce(string_agg(
+               case when r.alone or r.kinds = '{plain}' then r.encoded
+                    when r.texts is null then pgq._urlencode_common(r.value)
+                    else format('case when %s ~ ''[^0-9A-Za-z_. :,/%%+-]'' collate "C" then %s else %s end', r.texts, r.encoded,
+                                pgq._urlencode_common(r.value)) end, ' || ' order by r.n), '''''')
+      from (select min(c.n) as n, c.alone, array_agg(distinct c.kind) as kinds,
+                   format('pg_catalog.concat(%s)', string_agg(c.name || ', ' || c.value, ', ' order by c.n)) as value,
+                   format('pg_catalog.concat(%s)', string_agg(c.name || ', ' || c.encoded, ', ' order by c.n)) as encoded,
+                   case count(*) filter (where c.kind = 'text') when 0 then null when 1 then min(c.text) filter (where c.kind = 'text')
+                        else format('pg_catalog.concat(%s)', string_agg(c.text, ', ' order by c.n) filter (where c.kind = 'text')) end as texts
+              -- A function takes 100 arguments at most.
+              from (select c.*, count(*) filter (where c.alone) over (order by c.n) as run, (c.n - 1) / 50 as part
+                      from pgq._urlencode_columns(i_table, i_columns, i_record) c) c
+             group by c.run, c.alone, c.part) r
+$$;
+
+-- Writers of SQL as in encode_value.sql, for a row of one table. The record may be anything with the table's columns: new and
+-- old of a trigger, a parameter, the alias of a transition table. Used by the trigger functions and pgq.capture().
+
 -- pgq._encode_row(i_table, i_format, i_columns, i_record) -> text
 -- SQL for the event data of a row, never null.
 -- i_format   json: {"a":1,"b":null}; urlencode: a=1&b; sql: (a,b) values ('1',null)
@@ -2475,25 +2571,20 @@ end $$;
 -- runs as    caller
 create or replace function pgq._encode_row(i_table regclass, i_format text, i_columns name[], i_record text) returns text
 language sql stable as $$
-    with c as (
-        select row_number() over (order by t.attnum) as n, t.name,
-               pgq._encode_value(format('%s.%I', i_record, t.name), t.type, i_format) as value
-          from pgq._table_columns(i_table) t
-         where i_columns is null or t.name = any (i_columns)
-    )
     select case i_format
         when 'json' then
             coalesce(string_agg(format('%L || coalesce(%s, ''null'') || ',
                                        case when c.n = 1 then '{' else ',' end || to_json(c.name::text) || ':', c.value), '' order by c.n)
                      || '''}''', '''{}''')
-        when 'urlencode' then
-            coalesce(string_agg(format('%L || coalesce(''='' || %s, '''')',
-                                       case when c.n = 1 then '' else '&' end || pgq._urlencode(c.name), c.value), ' || ' order by c.n), '''''')
+        when 'urlencode' then pgq._urlencode_row(i_table, i_columns, i_record)
         when 'sql' then
             format('%L || ', '(' || coalesce(string_agg(quote_ident(c.name), ',' order by c.n), '') || ') values (')
             || coalesce(string_agg(format('coalesce(%s, ''null'')', c.value), ' || '','' || ' order by c.n) || ' || ', '') || ''')'''
         end
-      from c
+      from (select row_number() over (order by t.attnum) as n, t.name,
+                   pgq._encode_value(format('%s.%I', i_record, t.name), t.type, i_format) as value
+              from pgq._table_columns(i_table) t
+             where i_columns is null or t.name = any (i_columns)) c
 $$;
 
 -- pgq._encode_json_from(i_table, i_columns, i_record) -> text
@@ -2514,6 +2605,17 @@ language sql stable as $$
      where i_columns is null or t.name = any (i_columns)
 $$;
 
+-- pgq._null_key(i_table, i_column) -> text
+-- Refuses a null where a row is looked for by its key.
+-- raises     PQ018
+-- runs as    caller
+create or replace function pgq._null_key(i_table text, i_column text) returns text
+language plpgsql as $$
+begin
+    raise exception 'logtriga: Unexpected NULL key value: column % of table %', quote_ident(i_column), i_table
+        using errcode = 'PQ018', hint = 'name columns that are never null as the key: pkey=...';
+end $$;
+
 -- pgq._encode_sql_key(i_table, i_key, i_record) -> text
 -- SQL for a condition that finds a row by its key: a='1' and b='2'. A null in the key is an error when it runs.
 -- i_key      names of the key columns; others than the table has are passed over
@@ -2528,40 +2630,6 @@ language sql stable as $$
               from pgq._table_columns(i_table) t where t.name = any (i_key)) c
 $$;
 
--- pgq._null_key(i_table, i_column) -> text
--- Refuses a null where a row is looked for by its key.
--- raises     PQ018
--- runs as    caller
-create or replace function pgq._null_key(i_table text, i_column text) returns text
-language plpgsql as $$
-begin
-    raise exception 'logtriga: Unexpected NULL key value: column % of table %', quote_ident(i_column), i_table
-        using errcode = 'PQ018', hint = 'name columns that are never null as the key: pkey=...';
-end $$;
-
--- pgq._differs(i_type, i_left, i_right) -> text
--- SQL that tells whether two values differ: by the type's = where it has one, else by their text.
--- runs as    caller
-create or replace function pgq._differs(i_type oid, i_left text, i_right text) returns text
-language sql stable as $$
-    select case
-        when e.operator is null then format('(%s) is distinct from (%s)', pgq._text_of(i_left, i_type), pgq._text_of(i_right, i_type))
-        when e.operator = '=' then format('%s is distinct from %s', i_left, i_right)
-        else format('case when %1$s is distinct from null and %2$s is distinct from null then not (%1$s %3$s %2$s)'
-                    ' else (%1$s is distinct from null) <> (%2$s is distinct from null) end', i_left, i_right, e.operator) end
-      from (select case
-                -- Composite types have = only if each of their columns does.
-                when t.typcategory = 'A' or t.typtype in ('c', 'p') then null
-                when t.typtype in ('e', 'r', 'm') or t.oid = 'pg_catalog.varchar'::regtype then '='
-                else (select case when o.oprnamespace = 'pg_catalog'::regnamespace then '='
-                                  else format('operator(%I.=)', n.nspname) end
-                        from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
-                       where o.oprname = '=' and o.oprleft = t.oid and o.oprright = t.oid
-                         and o.oprresult = 'pg_catalog.bool'::regtype
-                       order by o.oprnamespace <> 'pg_catalog'::regnamespace, n.nspname limit 1) end as operator
-              from pg_type t where t.oid = pgq._base_type(i_type)) e
-$$;
-
 -- pgq._encode_changed(i_table, i_columns, i_new, i_old) -> text
 -- SQL that tells whether any of the columns differs between two rows; false where there are none.
 -- i_columns  the columns to compare; null: all
@@ -2573,21 +2641,6 @@ language sql stable as $$
       from pgq._table_columns(i_table) t
      where i_columns is null or t.name = any (i_columns)
 $$;
-
--- pgq._encode_join(i_parts, i_separator) -> text
--- SQL that joins what is not null of any number of texts: a function of Postgres takes 100 arguments at most, so calls nest.
--- runs as    caller
-create or replace function pgq._encode_join(i_parts text[], i_separator text) returns text
-language plpgsql immutable as $$
-declare
-    v_parts text[] := i_parts;
-begin
-    while cardinality(v_parts) > 90 loop
-        v_parts := array(select format('nullif(pg_catalog.concat_ws(%L, %s) collate "C", '''')', i_separator, string_agg(p, ', ' order by n))
-                           from unnest(v_parts) with ordinality u (p, n) group by (n - 1) / 90 order by (n - 1) / 90);
-    end loop;
-    return format('pg_catalog.concat_ws(%L, %s)', i_separator, array_to_string(v_parts, ', '));
-end $$;
 
 -- pgq._encode_sql_update(i_table, i_columns, i_key, i_new, i_old) -> text
 -- SQL for what an UPDATE changed: b='2',c=NULL where a='1'. If nothing did, the first key column is set to what it is.
@@ -3149,7 +3202,7 @@ create table pgq.captured (
 );
 comment on table pgq.captured is 'Tables whose changes become events: see the view pgq.captured_table';
 
--- Writers of SQL as in encode.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
+-- Writers of SQL as in encode_value.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
 -- types' output functions write, never by operators that somebody may have made.
 
 -- pgq._capture_has_equality(i_type) -> boolean
@@ -3238,6 +3291,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                        where u.n <= x.indnkeyatts order by u.n) end
 $$;
 
+-- pgq._capture_unique(i_table, i_options) -> boolean
+-- Whether the key columns are those of a unique index that is never violated, not even within a statement.
+-- runs as    caller
+create or replace function pgq._capture_unique(i_table regclass, i_options jsonb) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select not i_options ? 'key' and bool_and(x.indimmediate) from pg_index x where x.indrelid = i_table and (x.indisprimary or x.indisreplident)
+$$;
+
 -- pgq._capture_columns(i_capture) -> name[]
 -- The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken.
 -- raises     PQ014  the options name a column that the table does not have
@@ -3264,20 +3325,34 @@ begin
                     and not coalesce(i_capture.cap_options -> 'ignore' ? c::text, false) order by n);
 end $$;
 
--- pgq._capture_same_keys(i_table, i_key) -> text
--- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. Above a million rows it says no, so that
--- memory is bounded.
+-- pgq._capture_key_value(i_table, i_key, i_record) -> text
+-- SQL for the key of a row as one value, which differs where what its columns show as text does.
+-- i_record   what holds the row
 -- runs as    caller
-create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]) returns text
+create or replace function pgq._capture_key_value(i_table regclass, i_key name[], i_record text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)',
-                  case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end)
+    select case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end
       from pgq._table_columns(i_table) t
      cross join lateral (
          select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
-                     then format('k.%I', t.name)
-                     else format('(%s) collate "C"', pgq._text_of(format('k.%I', t.name), t.type)) end) k (value)
+                     then format('%s.%I', i_record, t.name)
+                     else format('(%s) collate "C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
      where t.name = any (i_key)
+$$;
+
+-- pgq._capture_same_keys(i_table, i_key, i_unique, i_one) -> text
+-- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. Above a million rows it says no, so that
+-- memory is bounded.
+-- i_unique   whether no two rows have the same key, within a statement either
+-- i_one      true: whether there is one row, new, that has the key it had; which takes less to find out
+-- runs as    caller
+create or replace function pgq._capture_same_keys(i_table regclass, i_key name[], i_unique boolean, i_one boolean) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format(case when not i_one then 'array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)'
+                       -- Of two unique keys one differs.
+                       when i_unique then '%2$s = all (array(select %1$s from old_rows as k limit 2))'
+                       else 'array(select %1$s from old_rows as k limit 2) = array[%2$s]' end,
+                  pgq._capture_key_value(i_table, i_key, 'k'), pgq._capture_key_value(i_table, i_key, 'new'))
 $$;
 
 -- pgq._capture_event(i_capture, i_op, i_paired) -> record
@@ -3362,17 +3437,18 @@ begin
     end if;
 end $$;
 
--- pgq._capture_select(i_capture, i_op, i_row, i_paired) -> text
+-- pgq._capture_select(i_capture, i_op, i_row, i_paired, i_one) -> text
 -- The SELECT that turns the rows new and old into events: type, data, extra1 to extra4.
 -- i_row      SQL for a FROM item with new and old, for a capture by row
 -- i_paired   as in pgq._capture_event()
+-- i_one      for an update of one row, which takes less; it finds nothing when there are more
 -- raises     PQ014  the options name a column that the table does not have
 -- runs as    caller
-create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_row text, i_paired boolean) returns text
+create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_row text, i_paired boolean, i_one boolean) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     v_event record;
-    v_pairs boolean := i_op = 'UPDATE' and i_paired and i_row = '';
+    v_pairs boolean := i_op = 'UPDATE' and i_paired and i_row = '' and not i_one;
     v_from text;
 begin
     select * into v_event from pgq._capture_event(i_capture, i_op, i_paired);
@@ -3382,14 +3458,18 @@ begin
             when i_op = 'INSERT' then 'new_rows as new'
             when i_op = 'DELETE' then 'old_rows as old'
             when not i_paired then 'new_rows as new'
+            when i_one then 'new_rows as new cross join old_rows as old'
             -- Both have the order in which the executor made them. A full join cannot become a nested loop,
             -- whatever number of rows the plan was made for.
             else e'(select pg_catalog.row_number() over () as "skytools row", r.* from new_rows as r) as new\n'
                   '          full join (select pg_catalog.row_number() over () as "skytools row", r.* from old_rows as r) as old\n'
                   '            on new."skytools row" = old."skytools row"' end;
     end if;
-    v_event.condition := concat_ws(' and ', v_event.condition, case when not i_paired then
-        pgq._capture_same_keys(i_capture.cap_table, pgq._capture_key(i_capture.cap_table, i_capture.cap_options)) end);
+    v_event.condition := concat_ws(' and ', v_event.condition,
+        case when not i_paired then
+                  pgq._capture_same_keys(i_capture.cap_table, pgq._capture_key(i_capture.cap_table, i_capture.cap_options),
+                                         pgq._capture_unique(i_capture.cap_table, i_capture.cap_options), i_one)
+             when i_one then 'array(select 1 from old_rows limit 2) = array[1]' end);
     return format('select %s, %s, %s, %s, %s, %s', v_event.type, v_event.data, v_event.extras[1],
                   case when v_event.old_when is null then coalesce(v_event.old_row, 'null')
                        else format('case when %s then %s end', v_event.old_when, v_event.old_row) end,
@@ -3418,16 +3498,18 @@ language sql immutable as $$
     select not i_capture.cap_options operator(pg_catalog.?|) '{when,extra1,extra2,extra3,extra4}'::text[]
 $$;
 
--- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired) -> text
+-- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired, i_one) -> text
 -- The statement that stores the events of a change.
 -- i_slot     the number of the queue's current table
--- i_row      as in pgq._capture_select()
+-- i_row      as in pgq._capture_select(), and so is i_one
 -- i_paired   as in pgq._capture_event()
 -- runs as    caller
-create or replace function pgq._capture_insert(i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true) returns text
+create or replace function pgq._capture_insert(
+    i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true, i_one boolean default false)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    v_select text := pgq._capture_select(i_capture, i_op, i_row, i_paired);
+    v_select text := pgq._capture_select(i_capture, i_op, i_row, i_paired, i_one);
 begin
     if pgq._capture_writes(i_capture) then
         return format(e'insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)\n        select pg_catalog.now(), s.* from (%s) as s',
@@ -3481,22 +3563,26 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $code$
 declare
     v_event record;
     v_row text := case when i_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, 'new', 'old') end;
-    v_insert text;
-    v_count text := e'get diagnostics v_count = row_count;\n            ';
+    v_code text;
+    v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
+    v_unless text := e'if v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s            end if;\n';
 begin
     if not pgq._capture_writes(i_capture) then
         return format(e'tg_op = %L then\n            %s;\n', i_op,
                       regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
     elsif v_row = '' and i_op <> 'TRUNCATE' then
-        v_insert := pgq._capture_insert(i_capture, i_op, i_slot) || e';\n            ' || v_count;
-        -- The common update looks at the new rows only; it stores nothing where keys change, or where there is nothing.
-        return format(e'tg_op = %L then\n            %s', i_op,
-            case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
-                format(e'%s;\n            %sif v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s',
-                       pgq._capture_insert(i_capture, i_op, i_slot, '', false), v_count, i_capture.cap_queue, v_insert)
-            else v_insert end)
-            || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
-            || case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then e'            end if;\n' else '' end;
+        v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue);
+        if i_op = 'UPDATE' then
+            -- Most updates change one row and no key. Each of these stores nothing if it does not apply, and then the next follows.
+            if not pgq._capture_pairs(i_capture) then
+                v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count || format(v_unless, i_capture.cap_queue, v_code);
+            end if;
+            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', pgq._capture_pairs(i_capture), true) || v_count
+                || format(v_unless, i_capture.cap_queue,
+                          format(e'if exists (select from new_rows offset %s) then\n            %s            end if;\n',
+                                 pgq._capture_pairs(i_capture)::integer, v_code));
+        end if;
+        return format(e'tg_op = %L then\n            %s', i_op, v_code);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
@@ -7567,22 +7653,28 @@ comment on function pgq._text_of(text, oid) is
     'SQL for a value''s text as the type''s output function writes it; null for null';
 comment on function pgq._encode_value(text, oid, text) is
     'SQL for a value in one of the formats; null for null';
+comment on function pgq._differs(oid, text, text) is
+    'SQL that tells whether two values differ';
+comment on function pgq._encode_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
 comment on function pgq._urlencode(text) is
     'Text as in the query of a URL';
+comment on function pgq._urlencode_common(text) is
+    'SQL that does what pgq._urlencode() does, for an expression of letters, digits and _ ';
+comment on function pgq._urlencode_columns(regclass, name[], text) is
+    'How each column goes into a row';
+comment on function pgq._urlencode_row(regclass, name[], text) is
+    'SQL for a row as in the query of a URL';
 comment on function pgq._encode_row(regclass, text, name[], text) is
     'SQL for the event data of a row, never null';
 comment on function pgq._encode_json_from(regclass, name[], text) is
     'SQL for a FROM item of which row_to_json() makes what pgq._encode_row() does, in fewer steps';
-comment on function pgq._encode_sql_key(regclass, name[], text) is
-    'SQL for a condition that finds a row by its key';
 comment on function pgq._null_key(text, text) is
     'Refuses a null where a row is looked for by its key';
-comment on function pgq._differs(oid, text, text) is
-    'SQL that tells whether two values differ';
+comment on function pgq._encode_sql_key(regclass, name[], text) is
+    'SQL for a condition that finds a row by its key';
 comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
-comment on function pgq._encode_join(text[], text) is
-    'SQL that joins what is not null of any number of texts';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
 comment on function pgq._trigger_arguments(text[], int4) is
@@ -7625,19 +7717,23 @@ comment on function pgq._capture_sql_update(regclass, name[], name[]) is
     'SQL for what follows UPDATE t SET';
 comment on function pgq._capture_key(regclass, jsonb) is
     'The key columns by which a captured row is known';
+comment on function pgq._capture_unique(regclass, jsonb) is
+    'Whether the key columns are those of a unique index that is never violated, not even within a statement';
 comment on function pgq._capture_columns(pgq.captured) is
     'The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken';
-comment on function pgq._capture_same_keys(regclass, name[]) is
+comment on function pgq._capture_key_value(regclass, name[], text) is
+    'SQL for the key of a row as one value, which differs where what its columns show as text does';
+comment on function pgq._capture_same_keys(regclass, name[], bool, bool) is
     'SQL that tells whether the keys of old_rows and new_rows are the same, row by row';
 comment on function pgq._capture_event(pgq.captured, text, bool) is
     'What an event is made of, in SQL over the rows new and old';
-comment on function pgq._capture_select(pgq.captured, text, text, bool) is
+comment on function pgq._capture_select(pgq.captured, text, text, bool, bool) is
     'The SELECT that turns the rows new and old into events';
 comment on function pgq._capture_pairs(pgq.captured) is
     'Whether every update needs the old rows beside the new ones; else only one that changes keys does';
 comment on function pgq._capture_writes(pgq.captured) is
     'Whether a capture inserts into the queue''s table itself';
-comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool) is
+comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool, bool) is
     'The statement that stores the events of a change';
 comment on function pgq._capture_rows(text, text, text) is
     'SQL for a FROM item with the rows new and old of a trigger by row';

@@ -142,22 +142,28 @@ comment on function pgq._text_of(text, oid) is
     'SQL for a value''s text as the type''s output function writes it; null for null';
 comment on function pgq._encode_value(text, oid, text) is
     'SQL for a value in one of the formats; null for null';
+comment on function pgq._differs(oid, text, text) is
+    'SQL that tells whether two values differ';
+comment on function pgq._encode_join(text[], text) is
+    'SQL that joins what is not null of any number of texts';
 comment on function pgq._urlencode(text) is
     'Text as in the query of a URL';
+comment on function pgq._urlencode_common(text) is
+    'SQL that does what pgq._urlencode() does, for an expression of letters, digits and _ ';
+comment on function pgq._urlencode_columns(regclass, name[], text) is
+    'How each column goes into a row';
+comment on function pgq._urlencode_row(regclass, name[], text) is
+    'SQL for a row as in the query of a URL';
 comment on function pgq._encode_row(regclass, text, name[], text) is
     'SQL for the event data of a row, never null';
 comment on function pgq._encode_json_from(regclass, name[], text) is
     'SQL for a FROM item of which row_to_json() makes what pgq._encode_row() does, in fewer steps';
-comment on function pgq._encode_sql_key(regclass, name[], text) is
-    'SQL for a condition that finds a row by its key';
 comment on function pgq._null_key(text, text) is
     'Refuses a null where a row is looked for by its key';
-comment on function pgq._differs(oid, text, text) is
-    'SQL that tells whether two values differ';
+comment on function pgq._encode_sql_key(regclass, name[], text) is
+    'SQL for a condition that finds a row by its key';
 comment on function pgq._encode_changed(regclass, name[], text, text) is
     'SQL that tells whether any of the columns differs between two rows; false where there are none';
-comment on function pgq._encode_join(text[], text) is
-    'SQL that joins what is not null of any number of texts';
 comment on function pgq._encode_sql_update(regclass, name[], name[], text, text) is
     'SQL for what an UPDATE changed';
 comment on function pgq._trigger_arguments(text[], int4) is
@@ -200,19 +206,23 @@ comment on function pgq._capture_sql_update(regclass, name[], name[]) is
     'SQL for what follows UPDATE t SET';
 comment on function pgq._capture_key(regclass, jsonb) is
     'The key columns by which a captured row is known';
+comment on function pgq._capture_unique(regclass, jsonb) is
+    'Whether the key columns are those of a unique index that is never violated, not even within a statement';
 comment on function pgq._capture_columns(pgq.captured) is
     'The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken';
-comment on function pgq._capture_same_keys(regclass, name[]) is
+comment on function pgq._capture_key_value(regclass, name[], text) is
+    'SQL for the key of a row as one value, which differs where what its columns show as text does';
+comment on function pgq._capture_same_keys(regclass, name[], bool, bool) is
     'SQL that tells whether the keys of old_rows and new_rows are the same, row by row';
 comment on function pgq._capture_event(pgq.captured, text, bool) is
     'What an event is made of, in SQL over the rows new and old';
-comment on function pgq._capture_select(pgq.captured, text, text, bool) is
+comment on function pgq._capture_select(pgq.captured, text, text, bool, bool) is
     'The SELECT that turns the rows new and old into events';
 comment on function pgq._capture_pairs(pgq.captured) is
     'Whether every update needs the old rows beside the new ones; else only one that changes keys does';
 comment on function pgq._capture_writes(pgq.captured) is
     'Whether a capture inserts into the queue''s table itself';
-comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool) is
+comment on function pgq._capture_insert(pgq.captured, text, int4, text, bool, bool) is
     'The statement that stores the events of a change';
 comment on function pgq._capture_rows(text, text, text) is
     'SQL for a FROM item with the rows new and old of a trigger by row';

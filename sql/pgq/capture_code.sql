@@ -18,6 +18,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                        where u.n <= x.indnkeyatts order by u.n) end
 $$;
 
+-- pgq._capture_unique(i_table, i_options) -> boolean
+-- Whether the key columns are those of a unique index that is never violated, not even within a statement.
+-- runs as    caller
+create or replace function pgq._capture_unique(i_table regclass, i_options jsonb) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select not i_options ? 'key' and bool_and(x.indimmediate) from pg_index x where x.indrelid = i_table and (x.indisprimary or x.indisreplident)
+$$;
+
 -- pgq._capture_columns(i_capture) -> name[]
 -- The columns that a capture takes, as the table has them now; virtual generated ones are never stored, so never taken.
 -- raises     PQ014  the options name a column that the table does not have
@@ -44,20 +52,34 @@ begin
                     and not coalesce(i_capture.cap_options -> 'ignore' ? c::text, false) order by n);
 end $$;
 
--- pgq._capture_same_keys(i_table, i_key) -> text
--- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. Above a million rows it says no, so that
--- memory is bounded.
+-- pgq._capture_key_value(i_table, i_key, i_record) -> text
+-- SQL for the key of a row as one value, which differs where what its columns show as text does.
+-- i_record   what holds the row
 -- runs as    caller
-create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]) returns text
+create or replace function pgq._capture_key_value(i_table regclass, i_key name[], i_record text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)',
-                  case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end)
+    select case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end
       from pgq._table_columns(i_table) t
      cross join lateral (
          select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
-                     then format('k.%I', t.name)
-                     else format('(%s) collate "C"', pgq._text_of(format('k.%I', t.name), t.type)) end) k (value)
+                     then format('%s.%I', i_record, t.name)
+                     else format('(%s) collate "C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
      where t.name = any (i_key)
+$$;
+
+-- pgq._capture_same_keys(i_table, i_key, i_unique, i_one) -> text
+-- SQL that tells whether the keys of old_rows and new_rows are the same, row by row. Above a million rows it says no, so that
+-- memory is bounded.
+-- i_unique   whether no two rows have the same key, within a statement either
+-- i_one      true: whether there is one row, new, that has the key it had; which takes less to find out
+-- runs as    caller
+create or replace function pgq._capture_same_keys(i_table regclass, i_key name[], i_unique boolean, i_one boolean) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format(case when not i_one then 'array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)'
+                       -- Of two unique keys one differs.
+                       when i_unique then '%2$s = all (array(select %1$s from old_rows as k limit 2))'
+                       else 'array(select %1$s from old_rows as k limit 2) = array[%2$s]' end,
+                  pgq._capture_key_value(i_table, i_key, 'k'), pgq._capture_key_value(i_table, i_key, 'new'))
 $$;
 
 -- pgq._capture_event(i_capture, i_op, i_paired) -> record
@@ -142,17 +164,18 @@ begin
     end if;
 end $$;
 
--- pgq._capture_select(i_capture, i_op, i_row, i_paired) -> text
+-- pgq._capture_select(i_capture, i_op, i_row, i_paired, i_one) -> text
 -- The SELECT that turns the rows new and old into events: type, data, extra1 to extra4.
 -- i_row      SQL for a FROM item with new and old, for a capture by row
 -- i_paired   as in pgq._capture_event()
+-- i_one      for an update of one row, which takes less; it finds nothing when there are more
 -- raises     PQ014  the options name a column that the table does not have
 -- runs as    caller
-create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_row text, i_paired boolean) returns text
+create or replace function pgq._capture_select(i_capture pgq.captured, i_op text, i_row text, i_paired boolean, i_one boolean) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     v_event record;
-    v_pairs boolean := i_op = 'UPDATE' and i_paired and i_row = '';
+    v_pairs boolean := i_op = 'UPDATE' and i_paired and i_row = '' and not i_one;
     v_from text;
 begin
     select * into v_event from pgq._capture_event(i_capture, i_op, i_paired);
@@ -162,14 +185,18 @@ begin
             when i_op = 'INSERT' then 'new_rows as new'
             when i_op = 'DELETE' then 'old_rows as old'
             when not i_paired then 'new_rows as new'
+            when i_one then 'new_rows as new cross join old_rows as old'
             -- Both have the order in which the executor made them. A full join cannot become a nested loop,
             -- whatever number of rows the plan was made for.
             else e'(select pg_catalog.row_number() over () as "skytools row", r.* from new_rows as r) as new\n'
                   '          full join (select pg_catalog.row_number() over () as "skytools row", r.* from old_rows as r) as old\n'
                   '            on new."skytools row" = old."skytools row"' end;
     end if;
-    v_event.condition := concat_ws(' and ', v_event.condition, case when not i_paired then
-        pgq._capture_same_keys(i_capture.cap_table, pgq._capture_key(i_capture.cap_table, i_capture.cap_options)) end);
+    v_event.condition := concat_ws(' and ', v_event.condition,
+        case when not i_paired then
+                  pgq._capture_same_keys(i_capture.cap_table, pgq._capture_key(i_capture.cap_table, i_capture.cap_options),
+                                         pgq._capture_unique(i_capture.cap_table, i_capture.cap_options), i_one)
+             when i_one then 'array(select 1 from old_rows limit 2) = array[1]' end);
     return format('select %s, %s, %s, %s, %s, %s', v_event.type, v_event.data, v_event.extras[1],
                   case when v_event.old_when is null then coalesce(v_event.old_row, 'null')
                        else format('case when %s then %s end', v_event.old_when, v_event.old_row) end,
@@ -198,16 +225,18 @@ language sql immutable as $$
     select not i_capture.cap_options operator(pg_catalog.?|) '{when,extra1,extra2,extra3,extra4}'::text[]
 $$;
 
--- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired) -> text
+-- pgq._capture_insert(i_capture, i_op, i_slot, i_row, i_paired, i_one) -> text
 -- The statement that stores the events of a change.
 -- i_slot     the number of the queue's current table
--- i_row      as in pgq._capture_select()
+-- i_row      as in pgq._capture_select(), and so is i_one
 -- i_paired   as in pgq._capture_event()
 -- runs as    caller
-create or replace function pgq._capture_insert(i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true) returns text
+create or replace function pgq._capture_insert(
+    i_capture pgq.captured, i_op text, i_slot integer, i_row text default '', i_paired boolean default true, i_one boolean default false)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    v_select text := pgq._capture_select(i_capture, i_op, i_row, i_paired);
+    v_select text := pgq._capture_select(i_capture, i_op, i_row, i_paired, i_one);
 begin
     if pgq._capture_writes(i_capture) then
         return format(e'insert into %s (ev_time, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4)\n        select pg_catalog.now(), s.* from (%s) as s',
@@ -261,22 +290,26 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $code$
 declare
     v_event record;
     v_row text := case when i_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, 'new', 'old') end;
-    v_insert text;
-    v_count text := e'get diagnostics v_count = row_count;\n            ';
+    v_code text;
+    v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
+    v_unless text := e'if v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s            end if;\n';
 begin
     if not pgq._capture_writes(i_capture) then
         return format(e'tg_op = %L then\n            %s;\n', i_op,
                       regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
     elsif v_row = '' and i_op <> 'TRUNCATE' then
-        v_insert := pgq._capture_insert(i_capture, i_op, i_slot) || e';\n            ' || v_count;
-        -- The common update looks at the new rows only; it stores nothing where keys change, or where there is nothing.
-        return format(e'tg_op = %L then\n            %s', i_op,
-            case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
-                format(e'%s;\n            %sif v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s',
-                       pgq._capture_insert(i_capture, i_op, i_slot, '', false), v_count, i_capture.cap_queue, v_insert)
-            else v_insert end)
-            || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
-            || case when i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then e'            end if;\n' else '' end;
+        v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue);
+        if i_op = 'UPDATE' then
+            -- Most updates change one row and no key. Each of these stores nothing if it does not apply, and then the next follows.
+            if not pgq._capture_pairs(i_capture) then
+                v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count || format(v_unless, i_capture.cap_queue, v_code);
+            end if;
+            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', pgq._capture_pairs(i_capture), true) || v_count
+                || format(v_unless, i_capture.cap_queue,
+                          format(e'if exists (select from new_rows offset %s) then\n            %s            end if;\n',
+                                 pgq._capture_pairs(i_capture)::integer, v_code));
+        end if;
+        return format(e'tg_op = %L then\n            %s', i_op, v_code);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.

@@ -1,4 +1,4 @@
--- Writers of SQL as in encode.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
+-- Writers of SQL as in encode_value.sql, for captures alone: they run as the owner of pgq, so values are compared by what their
 -- types' output functions write, never by operators that somebody may have made.
 
 -- pgq._capture_has_equality(i_type) -> boolean

@@ -115,6 +115,65 @@ describe.each(databases)('pgq.capture on $name', ({ open, kind, version = 17 }) 
     expect(found.map(({ type, data, extra2 }) => `${type} ${data} ${extra2}`)).toEqual(expected)
   })
 
+  it.each([
+    ['deferred', 'primary key (id) deferrable initially deferred', '{}'],
+    ['of the options', 'unique (n)', '{"key": ["id"]}'],
+  ])('knows which key has changed when rows share one: a key %s', async (_, constraint, options) => {
+    await using db = await open()
+    await prepare(
+      db,
+      `create table t (id int not null, n int, ${constraint})`,
+      'insert into t values (1, 1), (2, 2), (3, 3)',
+      `select pgq.capture('t', 'q', '${options}')`,
+    )
+    await db.exec('begin; update t set id = 1 where n = 2')
+    const found = await events(db, 'update t set id = case n when 1 then 1 when 2 then 9 end where n < 3')
+    await db.exec('commit')
+    expect(found.map(({ data, extra2 }) => `${data} ${extra2}`)).toEqual([
+      '{"id":1,"n":1} null',
+      '{"id":9,"n":2} {"id":1,"n":2}',
+    ])
+  })
+
+  it('encodes a value as urlencode whatever stands beside it, in a table of any width', async () => {
+    await using db = await open()
+    await prepare(db)
+    const values = ['x', 'a b', '1+1=2', 'é', '', '50%', 'a&b', '"', 'x, y/z: w', null, "it's @ 'x'\n"]
+    const names = ['n', 'a b', 'c%', 'ü', 'D', 'e&f=']
+    const encode = (text: string) =>
+      [...Buffer.from(text)]
+        .map((byte) => {
+          const char = String.fromCharCode(byte)
+          if (/[0-9A-Za-z_.-]/.test(char)) return char
+          return char === ' ' ? '+' : `%${byte.toString(16).padStart(2, '0')}`
+        })
+        .join('')
+    for (const width of [1, 3, 130]) {
+      const columns = Array.from({ length: width }, (_, n) => `${names[n % names.length]}${n}`)
+      const rows = Array.from({ length: 22 }, (_, r) =>
+        columns.map((_, n) => values[(r * (n % 3 ? 1 : 0) + n) % values.length]),
+      )
+      const list = columns.map((name) => `"${name}" text`).join(', ')
+      await db.exec(`drop table if exists t cascade; create table t (id int primary key, ${list})`)
+      await db.query(`select pgq.capture('t', 'q', '{"format": "urlencode"}')`)
+      const places = columns.map((_, n) => `$${n + 2}`).join(', ')
+      const found = await one<{ last: bigint }>(db, 'select coalesce(max(ev_id), 0) as last from pgq.event_1')
+      for (const [n, row] of rows.entries()) await db.query(`insert into t values ($1, ${places})`, [n, ...row])
+      const stored = await db.query<{ data: string }>(
+        'select ev_data as data from pgq.event_1 where ev_id > $1 order by ev_id',
+        [found.last],
+      )
+      expect(stored.map(({ data }) => data)).toEqual(
+        rows.map((row, n) =>
+          [
+            `id=${n}`,
+            ...row.map((value, k) => encode(columns[k] ?? '') + (value == null ? '' : `=${encode(value)}`)),
+          ].join('&'),
+        ),
+      )
+    }
+  })
+
   it('pairs old and new rows of a large statement, and keeps their order', async () => {
     await using db = await open()
     await prepare(
