@@ -46,8 +46,9 @@ export function printReport(report: BenchReport, json: boolean): void {
     process.stdout.write(`${JSON.stringify({ ...report, measurements: rows }, null, 2)}\n`)
     return
   }
+  const notes = rows.some(({ note }) => note !== undefined)
   const table = new Table({
-    head: [report.scenario, ...contenders, ...pairs.map((pair) => pair.join(' / ')), 'unit', ''],
+    head: [report.scenario, ...contenders, ...pairs.map((pair) => pair.join(' / ')), 'unit', ...(notes ? [''] : [])],
     style: { head: [], border: [] },
   })
   for (const row of rows) {
@@ -62,7 +63,7 @@ export function printReport(report: BenchReport, json: boolean): void {
         return { content: value === undefined ? '' : value.toFixed(3), hAlign: 'right' as const }
       }),
       row.unit,
-      row.note ?? '',
+      ...(notes ? [row.note ?? ''] : []),
     ])
   }
   process.stdout.write(`Postgres ${report.server}; ${report.settings}\n${table.toString()}\n`)
