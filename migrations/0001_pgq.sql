@@ -218,7 +218,7 @@ begin
     select string_agg(format(case when v_index.nulls_equal then 't.%1$I is not distinct from s.%1$I' else 't.%1$I = s.%1$I' end, k.k),
                       ' and ' order by k.n),
            string_agg(format('t.%I', k.k), ', ' order by k.n),
-           string_agg(format('s.%I::%s%s', k.k, pg_catalog.format_type(a.atttypid, null),
+           string_agg(format('s.%I::%s%s', k.k, pg_catalog.format_type(a.atttypid, -1),
                              case when a.attcollation <> 0
                                   then (select format(' collate %I.%I', n.nspname, c.collname)
                                           from pg_catalog.pg_collation c join pg_catalog.pg_namespace n on n.oid = c.collnamespace
@@ -257,7 +257,7 @@ begin
         select string_agg(format('%I = %s', c, e.new), ', '),
                case when (i_options->>'rewrite')::boolean then ''
                     else format(' where pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
-                                string_agg(format('%s::%s', e.new, skytools._batch_type(i_target, c)), ', ')) end
+                                string_agg(skytools._batch_value(i_target, c, e.new), ', ')) end
           into v_assign, v_changed
           from unnest(v_columns) c,
                lateral (select case when v_set ? c then format('(select (%s) from (select excluded.*) s)', v_set->>c)
@@ -292,7 +292,7 @@ begin
     if v_columns <> '{}' then
         select string_agg(format('%I = %s', c, e.new), ', '),
                format('pg_catalog.record_image_ne(row(%s), row(%s))', string_agg(format('t.%I', c), ', '),
-                      string_agg(format('(%s)::%s', e.new, skytools._batch_type(i_target, c)), ', '))
+                      string_agg(skytools._batch_value(i_target, c, e.new), ', '))
           into v_assign, v_changed
           from unnest(v_columns) c,
                lateral (select case when v_set ? c then format('(%s)', v_set->>c) else format('s.%I', c) end as new) e;
@@ -455,14 +455,23 @@ begin
     return format('select * from %s as s (%s)', i_source, v_list);
 end $$;
 
--- skytools._batch_type(i_target, i_column) -> text
--- The type with which a value is compared with what a column holds.
--- returns    for strings without their length: a value that is too long must be refused, not cut
+-- skytools._batch_value(i_target, i_column, i_value) -> text
+-- SQL for a value as a column would hold it, to be compared with what that holds.
+-- i_value    an expression in SQL
+-- returns    a string that is too long for the column is not cut: it is to differ, and then to be refused
 -- runs as    caller
-create or replace function skytools._batch_type(i_target regclass, i_column text) returns text
+create or replace function skytools._batch_value(i_target regclass, i_column text, i_value text) returns text
 language sql stable as $$
-    select pg_catalog.format_type(a.atttypid, case when a.atttypid in ('varchar'::regtype, 'varbit'::regtype) then null else nullif(a.atttypmod, -1) end)
+    select pg_catalog.format(
+               case when a.atttypid = 'bpchar'::regtype and a.atttypmod > 4
+                    then 'case when pg_catalog.length((%1$s)::bpchar) <= %3$s then (%1$s)::character(%3$s) else (%1$s)::bpchar end'
+                    else '(%1$s)::%2$s' end,
+               i_value,
+               pg_catalog.format_type(a.atttypid, case when e.type in ('varchar'::regtype, 'varbit'::regtype, 'bit'::regtype) then -1 else a.atttypmod end),
+               a.atttypmod - 4)
       from pg_catalog.pg_attribute a
+      join pg_catalog.pg_type t on t.oid = a.atttypid
+     cross join lateral (select case when t.typcategory = 'A' then t.typelem else t.oid end) e (type)
      where a.attrelid = i_target and a.attname = i_column
 $$;
 
@@ -7531,8 +7540,8 @@ comment on function skytools._batch_ordered(text) is
     'Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
     'Write the query that gives each key of a source once';
-comment on function skytools._batch_type(regclass, text) is
-    'The type with which a value is compared with what a column holds';
+comment on function skytools._batch_value(regclass, text, text) is
+    'SQL for a value as a column would hold it, to be compared with what that holds';
 comment on function skytools._refuse_repeated(text, jsonb) is
     'Stop a batch whose source has a key twice';
 comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is

@@ -20,8 +20,8 @@ comment on function skytools._batch_ordered(text) is
     'Run a statement of skytools._batch_sql() so that an ordered one meets its rows in the order of their keys';
 comment on function skytools._batch_fold(regclass, text, text[], text[], text, text, jsonb) is
     'Write the query that gives each key of a source once';
-comment on function skytools._batch_type(regclass, text) is
-    'The type with which a value is compared with what a column holds';
+comment on function skytools._batch_value(regclass, text, text) is
+    'SQL for a value as a column would hold it, to be compared with what that holds';
 comment on function skytools._refuse_repeated(text, jsonb) is
     'Stop a batch whose source has a key twice';
 comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is

@@ -2,7 +2,7 @@ import type { Db } from '../db/db.ts'
 import { type Connectable, toDb } from '../db/open.ts'
 import { mapErrors, SkytoolsError } from '../errors.ts'
 import { type ColumnType, copyLine } from './encode.ts'
-import { prepare, type Statement } from './prepare.ts'
+import { forget, known, prepare, type Statement, type Wanted } from './prepare.ts'
 import { allOf, encodeArrays, encodeRow, type Rows, takeFew } from './source.ts'
 import {
   type BatchCounts,
@@ -92,7 +92,8 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
   const db = toDb(connection)
   const { copyAbove = 10_000, signal } = options
   signal?.throwIfAborted()
-  const { first, few, chunks } = await takeFew(options.rows, copyAbove, signal)
+  const taken = takeFew(options.rows, copyAbove, signal)
+  const { first, few, chunks } = taken instanceof Promise ? await taken : taken
   const [sample] = first
   if (!sample && kind !== 'merge') return { inserted: 0n, updated: 0n, unchanged: 0n, deleted: 0n, missing: 0n }
   return mapErrors(async () => {
@@ -103,47 +104,64 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
       const columns = await columnTypes(db, options.table, names)
       return db.transaction((tx) => byCopy(tx, kind, options, columns, allOf(first, chunks)))
     }
-    const wanted = {
+    const wanted: Wanted = {
       kind: options.onMissing === 'insert' ? 'upsert' : kind,
       table: options.table,
       names,
-      options: { ...sqlOptions(kind, options), few: true },
+      key: keyOf(options),
+      options: isPlain(options) ? undefined : sqlOptions(kind, options),
       prepare: options.prepare ?? true,
-    } as const
-    const prepared = await prepare(db, wanted)
-    const send = ({ statement }: typeof prepared) =>
+    }
+    const before = known(db, wanted)
+    const statement = before ?? (await prepare(db, wanted))
+    const arrays = encodeArrays(first, statement.columns)
+    if (!arrays) return db.transaction((tx) => byCopy(tx, kind, options, statement.columns, allOf(first, chunks)))
+    const send = (one: Statement, given: readonly string[]) =>
       // Within the caller's transaction a savepoint keeps that usable.
       db.inTransaction()
-        ? db.transaction((tx) => byArrays(tx, statement, options, first))
-        : byArrays(db, statement, options, first)
+        ? db.transaction((tx) => byArrays(tx, one, options.table, given))
+        : byArrays(db, one, options.table, given)
     try {
-      return await send(prepared)
+      const counts = await send(statement, arrays)
+      options.onProgress?.(first.length)
+      return counts
     } catch (error) {
       // COPY says in which row and column it met the value that does not fit.
-      if (isDataError(error))
-        await db.transaction((tx) => diagnose(tx, prepared.statement.columns, allOf(first, chunks)))
+      if (isDataError(error)) await db.transaction((tx) => diagnose(tx, statement.columns, allOf(first, chunks)))
       // The table, or which one its name means, may have changed since the statement was written.
-      if (!prepared.forget() || !isOutdated(error)) throw error
-      return send(await prepare(db, wanted))
+      if (before) forget(db, wanted)
+      if (!before || !isOutdated(error)) throw error
+      const again = await prepare(db, wanted)
+      return send(again, encodeArrays(first, again.columns) ?? arrays)
     }
   })
 }
 
 /** A merge with no rows at all has no first row to tell its columns. */
-async function primaryKey(tx: Db, { table, key }: AnyOptions): Promise<string[]> {
-  if (key !== undefined) return [key].flat()
+async function primaryKey(tx: Db, options: AnyOptions): Promise<readonly string[]> {
+  const key = keyOf(options)
+  if (key) return key
   const found = await tx.query<{ name: string }>(
     `select a.attname as name from pg_catalog.pg_index i
        join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
       where i.indisprimary and i.indrelid = pg_catalog.to_regclass($1)`,
-    [quoteTable(table)],
+    [quoteTable(options.table)],
   )
   return found.map(({ name }) => name)
 }
 
+/** Whether each option that the SQL depends on, beside the key, is as it is by default. */
+function isPlain({ columns, set, fold, aggregates, rewrite, within, concurrency }: AnyOptions): boolean {
+  return (columns ?? set ?? fold ?? aggregates ?? rewrite ?? within ?? concurrency) === undefined
+}
+
+function keyOf({ key }: AnyOptions): readonly string[] | undefined {
+  return typeof key === 'string' ? [key] : key
+}
+
 function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknown> {
-  const { key, columns, set, fold, aggregates, rewrite, within, concurrency } = options
-  const common = { key: key === undefined ? undefined : [key].flat(), fold, aggregates, concurrency }
+  const { columns, set, fold, aggregates, rewrite, within, concurrency } = options
+  const common = { key: keyOf(options), fold, aggregates, concurrency }
   if (kind === 'delete') return common
   return { ...common, columns, set, rewrite, within }
 }
@@ -151,13 +169,11 @@ function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknow
 /** In one round trip, and one statement, which is a transaction of its own where there is none. */
 async function byArrays(
   db: Db,
-  { sql, columns, prepare }: Statement,
-  options: AnyOptions,
-  rows: readonly Record<string, unknown>[],
+  { sql, prepare }: Statement,
+  table: TableName,
+  arrays: readonly string[],
 ): Promise<BatchCounts> {
-  const given = [...encodeArrays(rows, columns), quoteTable(options.table)]
-  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, given, { prepare })
-  options.onProgress?.(rows.length)
+  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, [...arrays, quoteTable(table)], { prepare })
   return toCounts(counts)
 }
 

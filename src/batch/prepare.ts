@@ -10,12 +10,14 @@ export interface Statement {
   readonly prepare: boolean
 }
 
-interface Wanted {
+export interface Wanted {
   readonly kind: BatchKind
   readonly table: TableName
   readonly names: readonly string[]
-  /** As skytools._batch_sql() takes them. */
-  readonly options: Readonly<Record<string, unknown>>
+  /** Undefined: the primary key. */
+  readonly key: readonly string[] | undefined
+  /** As skytools._batch_sql() takes them; undefined where each is as it is by default. */
+  readonly options: Readonly<Record<string, unknown>> | undefined
   readonly prepare: boolean
 }
 
@@ -31,17 +33,25 @@ interface Known {
 }
 const origins = new WeakMap<object, Known>()
 
-/** The statement for these options, written by the server, or from not long ago. `forget` tells whether it was old. */
-export async function prepare(db: Db, wanted: Wanted): Promise<{ readonly statement: Statement; forget(): boolean }> {
+/** The statement for these options from not long ago, if there is one. */
+export function known(db: Db, wanted: Wanted): Statement | undefined {
+  const statement = knownAt(db.origin).statements.get(markOf(wanted))
+  return statement && statement.until > Date.now() ? statement : undefined
+}
+
+/** It is out of date: the next one is written anew. */
+export function forget(db: Db, wanted: Wanted): void {
+  knownAt(db.origin).statements.delete(markOf(wanted))
+}
+
+/** The statement for these options, written by the server. */
+export async function prepare(db: Db, wanted: Wanted): Promise<Statement> {
   const { statements, prepared } = knownAt(db.origin)
-  const key = JSON.stringify(wanted)
-  const old = statements.get(key)
-  if (old && old.until > Date.now()) return { statement: old, forget: () => statements.delete(key) }
   const { kind, table, names, options } = wanted
   const columns = await columnTypes(db, table, names)
   const [built] = await db.query<{ sql: string }>(
     'select skytools._batch_sql($1, $2::regclass, $3, $4::text[], $5::jsonb) as sql',
-    [kind, quoteTable(table), unnestSource(columns), names, JSON.stringify(options)],
+    [kind, quoteTable(table), unnestSource(columns), names, JSON.stringify({ ...options, key: wanted.key, few: true })],
   )
   if (!built) throw new Error('no statement came back')
   const { sql } = built
@@ -49,8 +59,15 @@ export async function prepare(db: Db, wanted: Wanted): Promise<{ readonly statem
   if (keep) prepared.add(sql)
   const statement = { sql, columns, until: Date.now() + lifetime, prepare: keep }
   if (statements.size > 1000) statements.clear()
-  statements.set(key, statement)
-  return { statement, forget: () => false }
+  statements.set(markOf(wanted), statement)
+  return statement
+}
+
+/** What tells one statement from another. No name has a zero in it, and none is empty. */
+function markOf({ kind, table, names, key, options, prepare }: Wanted): string {
+  const where = typeof table === 'string' ? table : table.join('\0')
+  const mark = `${kind}\0${prepare}\0${typeof table}\0${where}\0\0${names.join('\0')}\0\0${key?.join('\0')}`
+  return options ? `${mark}\0\0${JSON.stringify(options)}` : mark
 }
 
 function knownAt(origin: object): Known {

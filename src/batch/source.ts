@@ -32,15 +32,28 @@ async function* chunksOf<R>(rows: Rows<R>, signal?: AbortSignal): AsyncGenerator
   if (chunk.length > 0) yield chunk
 }
 
+interface Taken<R> {
+  readonly first: readonly R[]
+  readonly few: boolean
+  readonly chunks: AsyncGenerator<R[]>
+}
+
 /** The first rows: all of them, if they are so few that they may go as arrays. */
-export async function takeFew<R extends object>(
+export function takeFew<R extends object>(
   rows: Rows<R>,
   copyAbove: number,
   signal: AbortSignal | undefined,
-): Promise<{ readonly first: readonly R[]; readonly few: boolean; readonly chunks: AsyncGenerator<R[]> }> {
-  // A short array is all there is: no need to go through it chunk by chunk.
-  if (isArray(rows) && rows.length <= copyAbove && textLength(rows) <= longest)
-    return { first: rows, few: true, chunks: chunksOf([]) }
+): Taken<R> | Promise<Taken<R>> {
+  // A short array is all there is: no need to go through it chunk by chunk, nor to wait.
+  if (isArray(rows) && rows.length <= copyAbove) return { first: rows, few: true, chunks: chunksOf<R>([]) }
+  return takeChunks(rows, copyAbove, signal)
+}
+
+async function takeChunks<R extends object>(
+  rows: Rows<R>,
+  copyAbove: number,
+  signal: AbortSignal | undefined,
+): Promise<Taken<R>> {
   const chunks = chunksOf(rows, signal)
   const first: R[] = []
   let length = 0
@@ -79,21 +92,30 @@ export function encodeRow(row: object, columns: readonly ColumnType[], number: n
   return values
 }
 
-/** One array for each column of these rows, as Postgres reads it. */
-export function encodeArrays(rows: readonly object[], columns: readonly ColumnType[]): string[] {
-  const texts: string[][] = columns.map(() => [])
-  let number = 0
-  for (const row of rows) {
-    const record = row as Readonly<Record<string, unknown>>
-    number += 1
-    let index = 0
-    for (const column of columns) {
-      const value = columnValue(record, column, number)
-      texts[index++]?.push(typeof value === 'number' ? `${value}` : quoteElement(encodeValue(value, column, number)))
+/** One array for each column of these rows, as Postgres reads it; undefined if they are too long. */
+export function encodeArrays(rows: readonly object[], columns: readonly ColumnType[]): string[] | undefined {
+  let length = 0
+  const arrays: string[] = []
+  // Column by column, with no call for what most values are: a batch of a few rows is often over before this is compiled.
+  for (const column of columns) {
+    const { name } = column
+    let text = '{'
+    let number = 0
+    for (const row of rows) {
+      const record = row as Readonly<Record<string, unknown>>
+      number += 1
+      let value = record[name]
+      if (value === undefined) value = columnValue(record, column, number)
+      if (number > 1) text += ','
+      text += typeof value === 'number' ? value : quoteElement(encodeValue(value, column, number))
+      if (length + text.length > longest) return undefined
     }
-    refuseOthers(record, columns, number)
+    length += text.length
+    arrays.push(`${text}}`)
   }
-  return texts.map((list) => `{${list.join(',')}}`)
+  let number = 0
+  for (const row of rows) refuseOthers(row as Readonly<Record<string, unknown>>, columns, ++number)
+  return arrays
 }
 
 function columnValue(record: Readonly<Record<string, unknown>>, column: ColumnType, number: number): unknown {

@@ -29,7 +29,7 @@ export function quoteTable(table: TableName): string {
 /** The types of these columns, from the catalog. */
 export async function columnTypes(db: Db, table: TableName, names: readonly string[]): Promise<ColumnType[]> {
   const found = await db.query<Row & ColumnType>(
-    `select a.attname as name, pg_catalog.format_type(a.atttypid, null) as type,
+    `select a.attname as name, pg_catalog.format_type(a.atttypid, -1) as type,
             pg_catalog.format_type(a.atttypid, a.atttypmod) as full, a.attrelid::text as table,
             coalesce(b.typcategory, t.typcategory) = 'A' as "isArray", coalesce(b.typname, t.typname) in ('json', 'jsonb') as "isJson"
        from pg_catalog.pg_attribute a

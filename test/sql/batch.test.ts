@@ -147,6 +147,25 @@ describe.each(databases)('batches on $name', ({ open }) => {
     await expect(call(db, 'update', long)).rejects.toMatchObject({ code: '22001' })
   })
 
+  it('a string that is too long for its column is refused, whatever the source calls its type', async () => {
+    await using db = await open()
+    await db.exec(`create table c (id int primary key, c char(4), b bit(3), v varchar(3));
+      insert into c values (1, 'ab', '101', 'xyz')`)
+    for (const [source, expected] of [
+      [`'ab'::text as c, b'101' as b, 'xyz'::text as v`, [0, 0, 1, 0, 0]],
+      [`'ab  '::char(9) as c, b'110' as b, 'xy'::text as v`, [0, 1, 0, 0, 0]],
+    ] as const)
+      expect(counts(await call(db, 'update', `'c', '(select 1 as id, ${source.replaceAll("'", "''")})'`))).toEqual(
+        expected,
+      )
+    for (const wrong of [`'ab  x'::text as c`, `b'1100' as b`, `'xyz!'::text as v`])
+      await expect(
+        call(db, 'update', `'c', '(select 1 as id, ${wrong.replaceAll("'", "''")})'`),
+        wrong,
+      ).rejects.toMatchObject({ code: expect.stringMatching(/^220(01|26)$/) })
+    expect(await content(db, 'c')).toEqual(['(1,"ab  ",110,xy)'])
+  })
+
   it('refuses what cannot be done, and says what to type', async () => {
     await using db = await open()
     await table(db)

@@ -19,6 +19,37 @@ const items = (count: number): Item[] =>
 const content = (db: Db) => db.query('select * from app.t order by id')
 
 describe.each(databases)('batches from the library on $name', ({ open }) => {
+  it.each([2000, 0])(
+    'keep strings as long as their columns are, and refuse longer ones (COPY above %s rows)',
+    async (copyAbove) => {
+      await using db = await open()
+      await db.exec(`create table c (k char(4) primary key, b bit(3), vb varbit(4), v varchar(3), d char, a varchar(3)[]);
+      insert into c values ('ab', '000', '0', 'x', 'd', '{x}'), ('ac', '111', '1', 'y', 'd', null)`)
+      const common = { table: 'c', copyAbove }
+      const ab = { k: 'ab', b: '101', vb: '0101', v: 'xyz', d: 'e', a: ['abc'] }
+      const ac = { k: 'ac', b: '110', vb: '1', v: 'y', d: 'd', a: null }
+      expect(await batchUpdate(db, { ...common, rows: [ab, ac] })).toMatchObject({ updated: 2n })
+      expect(await batchUpdate(db, { ...common, rows: [ab, ac] })).toMatchObject({ unchanged: 2n })
+      expect(await batchUpsert(db, { ...common, rows: [ab, { ...ac, k: 'abcd' }] })).toMatchObject({
+        inserted: 1n,
+        unchanged: 1n,
+      })
+      expect(await db.query('select k, b::text, vb::text, v, d, a from c order by k')).toEqual([
+        { ...ab, k: 'ab  ' },
+        { ...ac, k: 'abcd' },
+        { ...ac, k: 'ac  ' },
+      ])
+      for (const wrong of [{ b: '1010' }, { vb: '01010' }, { v: 'xyz!' }, { d: 'ef' }, { a: ['abcd'] }]) {
+        const row = { ...ab, ...wrong }
+        for (const change of [batchUpdate<typeof row>, batchUpsert<typeof row>])
+          await expect(change(db, { ...common, rows: [row] }), JSON.stringify(wrong)).rejects.toMatchObject({
+            code: 'PQ065',
+          })
+      }
+      expect(await batchDelete(db, { ...common, rows: [{ k: 'abcd' }] })).toMatchObject({ deleted: 1n })
+    },
+  )
+
   it.each([2000, 0])('give the same from arrays and by COPY (above %s rows)', async (copyAbove) => {
     await using db = await open()
     await table(db)
