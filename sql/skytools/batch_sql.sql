@@ -13,8 +13,10 @@
 -- i_source_columns its columns, in order
 -- i_options  key, columns, set, fold, aggregates, order_by, concurrency, within, rewrite, return_rows: as the public functions;
 --            ordered: the caller runs the statement by skytools._batch_ordered(), if it begins with that word in a comment;
---            few: there are at most some thousands of rows, and the caller runs the statement as it is
--- returns    a statement that gives one row (inserted, updated, unchanged, deleted, missing, rows)
+--            few: there are at most some thousands of rows; the caller runs the statement as it is, and gives the columns of the
+--            source as arrays: $1, $2 and so on
+-- returns    a statement that gives one row (inserted, updated, unchanged, deleted, missing, rows); of few, perhaps one with
+--            updated and missing alone, where none is inserted or deleted
 -- raises     PQ024  an option is wrong: the key, a column, a kind of relation
 -- raises     PQ025  (by the statement) the source repeats a key, and fold is error
 -- raises     PQ027  no unique index can decide between insert and update
@@ -231,6 +233,14 @@ begin
             execute format('select 5 * count(*) > (select c.reltuples from pg_catalog.pg_class c where c.oid = $1) from %s s', i_source)
                into v_many using i_target;
         end if;
+        if (i_options->>'few')::boolean and v_fold = 'error' and not v_returning then
+            return format('with "#s" as materialized (%s), "#u" as (update %s t set %s from (select * from "#s" s order by %s) s where %s%s returning 1)'
+                          ' select c.updated, case when c.updated = cardinality($1) then 0 else skytools._batch_missing(%L, %L, array[%s]) end as missing'
+                          ' from (select count(*) as updated from "#u" u offset 0) c',
+                          skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates), v_target, v_assign, v_source_order,
+                          v_match, v_changed, v_target, v_key,
+                          (select string_agg(format('$%s::text', array_position(i_source_columns, k)), ', ' order by n) from unnest(v_key) with ordinality u (k, n)));
+        end if;
         return case when (i_options->>'ordered')::boolean is not true then '' when v_many then '/* ordered by one */' else '/* ordered */' end
             || format($sql$ with "#s" as %s materialized (%s),
             "#u" as (update %s t set %s from (select * from "#s" s order by %s) s where %s%s returning %s)
@@ -390,6 +400,40 @@ language sql stable as $$
      cross join lateral (select case when t.typcategory = 'A' then t.typelem else t.oid end) e (type)
      where a.attrelid = i_target and a.attname = i_column
 $$;
+
+-- skytools._batch_missing(i_target, i_key, i_arrays) -> bigint
+-- Of rows with these keys, how many a table lacks, as the calling statement sees it.
+-- i_target   the table's name, quoted
+-- i_key      key columns
+-- i_arrays   for each of them its values, as the text of an array
+-- raises     PQ025  a key comes twice
+-- runs as    caller
+create or replace function skytools._batch_missing(i_target text, i_key text[], i_arrays text[]) returns bigint
+language plpgsql stable as $$
+declare
+    v_source text;
+    v_list text;
+    v_key jsonb;
+    v_missing bigint;
+begin
+    select format('(select %s from unnest(%s) s (%s)) s', string_agg(format('s.%I::%s as %1$I', k.k, pg_catalog.format_type(a.atttypid, -1)), ', ' order by k.n),
+                  string_agg(format('$1[%s]::text[]', k.n), ', ' order by k.n), string_agg(quote_ident(k.k), ', ' order by k.n)),
+           string_agg(format('s.%I', k.k), ', ' order by k.n)
+      into v_source, v_list
+      from unnest(i_key) with ordinality k (k, n)
+      join pg_catalog.pg_attribute a on a.attrelid = i_target::regclass and a.attname = k.k;
+    execute format('select jsonb_build_object(%s) from %s where %s group by %s having count(*) > 1 limit 1',
+                   (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(i_key) k), v_source,
+                   (select string_agg(format('s.%I is not null', k), ' and ') from unnest(i_key) k), v_list)
+       into v_key using i_arrays;
+    if v_key is not null then
+        perform skytools._refuse_repeated(i_target, v_key);
+    end if;
+    execute format('select count(*) from %s where not exists (select from %s t where %s)', v_source, i_target,
+                   (select string_agg(format('t.%1$I = s.%1$I', k), ' and ') from unnest(i_key) k))
+       into v_missing using i_arrays;
+    return v_missing;
+end $$;
 
 -- skytools._refuse_repeated(i_target, i_key) -> void
 -- Stop a batch whose source has a key twice.

@@ -119,8 +119,8 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
     const send = (one: Statement, given: readonly string[]) =>
       // Within the caller's transaction a savepoint keeps that usable.
       db.inTransaction()
-        ? db.transaction((tx) => byArrays(tx, one, options.table, given))
-        : byArrays(db, one, options.table, given)
+        ? db.transaction((tx) => byArrays(tx, one, options.table, given, first.length))
+        : byArrays(db, one, options.table, given, first.length)
     try {
       const counts = await send(statement, arrays)
       options.onProgress?.(first.length)
@@ -172,9 +172,12 @@ async function byArrays(
   { sql, prepare }: Statement,
   table: TableName,
   arrays: readonly string[],
+  rows: number,
 ): Promise<BatchCounts> {
-  const counts = await db.query<Record<keyof BatchCounts, bigint>>(sql, [...arrays, quoteTable(table)], { prepare })
-  return toCounts(counts)
+  const counts = await db.query<Partial<Record<keyof BatchCounts, bigint>>>(sql, [...arrays, quoteTable(table)], {
+    prepare,
+  })
+  return toCounts(counts, rows)
 }
 
 const callArguments: Readonly<Record<string, string>> = {
@@ -208,7 +211,7 @@ async function byCopy(
     ],
   )
   await tx.exec(`drop table ${source}`)
-  return toCounts(counts)
+  return toCounts(counts, 0)
 }
 
 /** COPY into a temporary table, a chunk at a time. Returns its name. */
@@ -279,8 +282,9 @@ function namedValue(error: unknown, before: number): SkytoolsError | undefined {
   return new SkytoolsError('PQ065', `row ${before + Number(line)}${at}: ${error.message}`, undefined, error)
 }
 
-function toCounts([row]: readonly Record<keyof BatchCounts, bigint>[]): BatchCounts {
+function toCounts([row]: readonly Partial<Record<keyof BatchCounts, bigint>>[], rows: number): BatchCounts {
   if (!row) throw new Error('no counts came back')
-  const { inserted, updated, unchanged, deleted, missing } = row
+  const { inserted = 0n, updated = 0n, deleted = 0n, missing = 0n } = row
+  const { unchanged = BigInt(rows) - updated - missing } = row
   return { inserted, updated, unchanged, deleted, missing }
 }

@@ -20,6 +20,49 @@ const content = (db: Db) => db.query('select * from app.t order by id')
 
 describe.each(databases)('batches from the library on $name', ({ open }) => {
   it.each([2000, 0])(
+    'count the same in a large table: changed, alike, missing, null and repeated (COPY above %s rows)',
+    async (copyAbove) => {
+      await using db = await open()
+      await db.exec(`create table big (a int, "b c" timestamptz, v text, filler text, primary key (a, "b c"));
+      insert into big select g, '2026-01-01 10:00:00.123456+00', 'x', repeat('f', 200) from generate_series(1, 12000) g;
+      analyze big; set datestyle = 'German'; set timezone = 'Asia/Kathmandu'`)
+      const row = (a: number | null, v: string, micros = '123456') => ({
+        a,
+        'b c': `2026-01-01 10:00:00.${micros}+00`,
+        v,
+      })
+      const common = { table: 'big', copyAbove }
+      expect(await batchUpdate(db, { ...common, rows: [row(1, 'y'), row(2, 'z')] })).toMatchObject({
+        updated: 2n,
+        missing: 0n,
+      })
+      expect(
+        await batchUpdate(db, {
+          ...common,
+          rows: [row(1, 'y'), row(2, 'new'), row(3, 'x'), row(4, 'q', '123457'), row(null, 'q'), row(12_001, 'q')],
+        }),
+      ).toEqual({ inserted: 0n, updated: 1n, unchanged: 2n, deleted: 0n, missing: 3n })
+      await expect(batchUpdate(db, { ...common, rows: [row(5, 'p'), row(6, 'q'), row(5, 'r')] })).rejects.toMatchObject(
+        { code: 'PQ025', message: expect.stringMatching(/public\.big.*"a": 5/) },
+      )
+      expect(
+        await batchUpdate(db, { ...common, fold: 'last', rows: [row(5, 'p'), row(6, 'x'), row(5, 'r'), row(5, 's')] }),
+      ).toEqual({
+        inserted: 0n,
+        updated: 1n,
+        unchanged: 1n,
+        deleted: 0n,
+        missing: 0n,
+      })
+      expect(await db.query(`select a, v from big where v <> 'x' order by a`)).toEqual([
+        { a: 1, v: 'y' },
+        { a: 2, v: 'new' },
+        { a: 5, v: 's' },
+      ])
+    },
+  )
+
+  it.each([2000, 0])(
     'keep strings as long as their columns are, and refuse longer ones (COPY above %s rows)',
     async (copyAbove) => {
       await using db = await open()
