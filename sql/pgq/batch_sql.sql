@@ -81,8 +81,8 @@ begin
         raise exception 'batch not found: %', coalesce(i_batch_id::text, 'NULL')
             using errcode = 'PQ003', hint = 'it may be finished, or given to another worker; open one: select pgq.next_batch(''queue'', ''consumer'')';
     end if;
-    if v_from is null or v_to is null then
-        raise exception 'could not construct sql for batch %: one of its ticks is gone', i_batch_id
+    if v_from is null or v_to is null or v_batch.tables is null then
+        raise exception 'could not construct sql for batch %: one of its ticks is gone, or they are out of order', i_batch_id
             using errcode = 'PQ011', hint = 'move the consumer to a tick that exists: pgq.register_consumer_at()';
     end if;
 

@@ -16,6 +16,25 @@ async function table(db: Db): Promise<void> {
 }
 const items = (count: number): Item[] =>
   Array.from({ length: count }, (_, i) => ({ id: i + 1, name: `x${i + 1}`, n: i }))
+
+/** The same database; what it is asked, and what is copied into, inside its transactions too. */
+function listening(db: Db): { heard: Db; asked: string[]; copied: string[] } {
+  const asked: string[] = []
+  const copied: string[] = []
+  const hear = (inner: Db): Db => ({
+    ...inner,
+    query(sql, params, options) {
+      asked.push(sql)
+      return inner.query(sql, params, options)
+    },
+    copyIn(target, chunks) {
+      copied.push(target)
+      return inner.copyIn(target, chunks)
+    },
+    transaction: (work) => inner.transaction((tx) => work(hear(tx))),
+  })
+  return { heard: hear(db), asked, copied }
+}
 const content = (db: Db) => db.query('select * from app.t order by id')
 
 describe.each(databases)('batches from the library on $name', ({ open }) => {
@@ -281,18 +300,10 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
   it('writes the statement for a table once for a connection and its transactions', async () => {
     await using db = await open()
     await table(db)
-    const asked: string[] = []
-    const listening = (inner: Db): Db => ({
-      ...inner,
-      query(sql, params, options) {
-        asked.push(sql)
-        return inner.query(sql, params, options)
-      },
-      transaction: (work) => inner.transaction((tx) => work(listening(tx))),
-    })
+    const { heard, asked } = listening(db)
     for (const n of [1, 2, 3]) {
-      await listening(db).transaction((tx) => batchUpsert(tx, { table: 'app.t', rows: items(n) }))
-      await batchUpsert(listening(db), { table: 'app.t', rows: items(n) })
+      await heard.transaction((tx) => batchUpsert(tx, { table: 'app.t', rows: items(n) }))
+      await batchUpsert(heard, { table: 'app.t', rows: items(n) })
     }
     const written = asked.filter((sql) => sql.includes('_batch_sql'))
     // A pool's transactions are over one of its connections.
@@ -305,17 +316,9 @@ describe.each(databases)('batches from the library on $name', ({ open }) => {
     await table(db)
     await db.exec('create table app.wide (id int primary key, v text)')
     const rows = Array.from({ length: 10 }, (_, id) => ({ id, v: String(id).repeat(1_000_000) }))
-    const copies: string[] = []
-    const listening = (inner: Db): Db => ({
-      ...inner,
-      copyIn(target, chunks) {
-        copies.push(target)
-        return inner.copyIn(target, chunks)
-      },
-      transaction: (work) => inner.transaction((tx) => work(listening(tx))),
-    })
-    expect(await batchUpsert(listening(db), { table: 'app.wide', rows })).toMatchObject({ inserted: 10n })
-    expect(copies).toEqual(['pg_temp.skytools_batch'])
+    const { heard, copied } = listening(db)
+    expect(await batchUpsert(heard, { table: 'app.wide', rows })).toMatchObject({ inserted: 10n })
+    expect(copied).toEqual(['pg_temp.skytools_batch'])
     expect(await one(db, 'select sum(length(v))::int as n from app.wide')).toEqual({ n: 10_000_000 })
   })
 
