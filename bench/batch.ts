@@ -149,8 +149,9 @@ export async function batch({ rounds, only, without, plotTo }: BenchOptions): Pr
             ([contender]) =>
               !without.includes(contender) && (contender !== 'MERGE' || Number.parseInt(server.version, 10) > 14),
           )
-          // The first rounds are not counted: caches fill, and a prepared statement has got its lasting plan after five.
-          for (let round = size < 10_000 ? -6 : 0; round < times; round += 1) {
+          // The first rounds are not counted: caches fill, statements are written, and a prepared one has got its lasting plan
+          // after five.
+          for (let round = size < 10_000 ? -6 : -1; round < times; round += 1) {
             // Each is first in turn, and none is always behind the same one's garbage.
             const turn = (round + entries.length) % entries.length
             for (const [contender, change] of [...entries.slice(turn), ...entries.slice(0, turn)]) {
