@@ -5,25 +5,36 @@ import { type ColumnType, encodeValue, quoteElement } from './encode.ts'
 export type Rows<R> = Iterable<R> | AsyncIterable<R>
 
 const chunkSize = 1000
+/** Of rows that are awaited one by one: what is gathered meanwhile outlives the young garbage, and so fills the memory. */
+const awaitedSize = 100
 
 /** Characters that go as arrays at the most, whatever the number of rows: they are in memory several times on their way. */
 const longest = 8_000_000
 
 /** The rows by chunks. */
 async function* chunksOf<R>(rows: Rows<R>, signal?: AbortSignal): AsyncGenerator<R[]> {
-  // Awaiting each would cost as much as all else that is done for a row.
-  if (Array.isArray(rows)) {
-    for (let start = 0; start < rows.length; start += chunkSize) {
-      signal?.throwIfAborted()
-      yield rows.slice(start, start + chunkSize)
-    }
+  // Awaiting each row would cost as much as all else that is done for it.
+  yield* Symbol.asyncIterator in rows ? chunksAwaited(rows, signal) : chunksAtHand(rows, signal)
+}
+
+function* chunksAtHand<R>(rows: Iterable<R>, signal?: AbortSignal): Generator<R[]> {
+  let chunk: R[] = []
+  for (const row of rows) {
+    chunk.push(row)
+    if (chunk.length < chunkSize) continue
     signal?.throwIfAborted()
-    return
+    yield chunk
+    chunk = []
   }
+  signal?.throwIfAborted()
+  if (chunk.length > 0) yield chunk
+}
+
+async function* chunksAwaited<R>(rows: AsyncIterable<R>, signal?: AbortSignal): AsyncGenerator<R[]> {
   let chunk: R[] = []
   for await (const row of rows) {
     chunk.push(row)
-    if (chunk.length < chunkSize) continue
+    if (chunk.length < awaitedSize) continue
     signal?.throwIfAborted()
     yield chunk
     chunk = []

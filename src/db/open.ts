@@ -1,4 +1,3 @@
-import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import type { Db } from './db.ts'
 import { type Foreign, foreignDb, isForeign } from './foreign.ts'
@@ -40,6 +39,8 @@ export interface OpenOptions {
 /** A pool on a server; for 'pglite:<folder>' a PGlite kept there; without a URL an empty PGlite in memory. */
 export async function openDb(url: string | undefined, options: OpenOptions = {}): Promise<Db> {
   if (url === undefined || url.startsWith('pglite:')) {
+    // Loaded when it is needed, which is seldom in an application.
+    const { PGlite } = await import('@electric-sql/pglite')
     const pglite = await PGlite.create(url?.slice('pglite:'.length) || 'memory://')
     return pgliteDb(pglite as unknown as Pglite, () => pglite.close())
   }

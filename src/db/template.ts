@@ -1,9 +1,10 @@
-import { PGlite } from '@electric-sql/pglite'
+import type { PGlite } from '@electric-sql/pglite'
 import type { Db } from './db.ts'
 import { type Pglite, pgliteDb } from './pglite.ts'
 
 /** A PGlite in memory that begins as a copy of `dump`; without one it is empty. Closing the Db closes it. */
 export async function openCopy(dump?: Blob): Promise<{ db: Db; pglite: PGlite }> {
+  const { PGlite } = await import('@electric-sql/pglite')
   const pglite = await PGlite.create(dump ? { loadDataDir: dump } : {})
   return { db: pgliteDb(pglite as unknown as Pglite, () => pglite.close()), pglite }
 }

@@ -1,4 +1,4 @@
-import { type RunnerOption, runner } from 'node-pg-migrate'
+import type { RunnerOption } from 'node-pg-migrate'
 import type { Db } from '../db/db.ts'
 import { SkytoolsError, toSkytoolsError } from '../errors.ts'
 import { migrationsDirectory, packageRoot } from './bundle.ts'
@@ -16,6 +16,8 @@ export async function runSteps(tx: Db, step: Step, onWarning: (message: string) 
   const { direction, count, root = packageRoot() } = step
   if (count === 0) return []
   try {
+    // Loaded when it is needed: most processes never migrate.
+    const { runner } = await import('node-pg-migrate')
     const done = await runner({
       dbClient: migrationClient(tx, onWarning),
       dir: migrationsDirectory(root),
