@@ -149,11 +149,12 @@ export async function batch({ rounds, only, without, plotTo }: BenchOptions): Pr
             ([contender]) =>
               !without.includes(contender) && (contender !== 'MERGE' || Number.parseInt(server.version, 10) > 14),
           )
-          // The first rounds are not counted: caches fill, statements are written, and a prepared one has got its lasting plan
-          // after five.
-          for (let round = size < 10_000 ? -6 : -1; round < times; round += 1) {
+          // The first rounds are not counted: caches fill, statements are written, a prepared one gets its lasting plan after
+          // five, and JavaScript is compiled after some dozens.
+          const warmUp = size < 1000 && delay === 0 ? 50 : size < 10_000 ? 6 : 1
+          for (let round = -warmUp; round < times; round += 1) {
             // Each is first in turn, and none is always behind the same one's garbage.
-            const turn = (round + entries.length) % entries.length
+            const turn = (round + warmUp) % entries.length
             for (const [contender, change] of [...entries.slice(turn), ...entries.slice(0, turn)]) {
               if (size >= 10_000) await admin.query('vacuum item')
               salt += 1
