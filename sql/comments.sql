@@ -22,8 +22,8 @@ comment on function skytools._batch_fold(regclass, text, text[], text[], text, t
     'Write the query that gives each key of a source once';
 comment on function skytools._batch_value(regclass, text, text) is
     'SQL for a value as a column would hold it, to be compared with what that holds';
-comment on function skytools._batch_missing(text, text[], text[]) is
-    'Of rows with these keys, how many a table lacks, as the calling statement sees it';
+comment on function skytools._batch_missing(text, text[]) is
+    'Run the part of a statement that counts what the table lacks, as the calling statement sees it';
 comment on function skytools._refuse_repeated(text, jsonb) is
     'Stop a batch whose source has a key twice';
 comment on function skytools._batch(text, regclass, text, text, interval, jsonb) is

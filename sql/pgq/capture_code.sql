@@ -290,6 +290,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $code$
 declare
     v_event record;
     v_row text := case when i_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, 'new', 'old') end;
+    v_pairs boolean := pgq._capture_pairs(i_capture);
     v_code text;
     v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
     v_unless text := e'if v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s            end if;\n';
@@ -301,13 +302,12 @@ begin
         v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue);
         if i_op = 'UPDATE' then
             -- Most updates change one row and no key. Each of these stores nothing if it does not apply, and then the next follows.
-            if not pgq._capture_pairs(i_capture) then
+            if not v_pairs then
                 v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count || format(v_unless, i_capture.cap_queue, v_code);
             end if;
-            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', pgq._capture_pairs(i_capture), true) || v_count
+            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', v_pairs, true) || v_count
                 || format(v_unless, i_capture.cap_queue,
-                          format(e'if exists (select from new_rows offset %s) then\n            %s            end if;\n',
-                                 pgq._capture_pairs(i_capture)::integer, v_code));
+                          format(e'if exists (select from new_rows offset %s) then\n            %s            end if;\n', v_pairs::integer, v_code));
         end if;
         return format(e'tg_op = %L then\n            %s', i_op, v_code);
     end if;

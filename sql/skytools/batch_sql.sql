@@ -45,6 +45,9 @@ declare
     v_assign text;
     v_key_order text;
     v_source_order text;
+    v_key_source text;
+    v_repeated text;
+    v_missing text;
     v_lock text;
     v_ctes text[];
     v_rows text := '';
@@ -140,20 +143,23 @@ begin
                              case when a.attcollation <> 0
                                   then (select format(' collate %I.%I', n.nspname, c.collname)
                                           from pg_catalog.pg_collation c join pg_catalog.pg_namespace n on n.oid = c.collnamespace
-                                         where c.oid = a.attcollation) else '' end), ', ' order by k.n)
-      into v_match, v_key_order, v_source_order
+                                         where c.oid = a.attcollation) else '' end), ', ' order by k.n),
+           format('select %s from unnest(%s) s (%s)', string_agg(format('s.%I::%s as %1$I', k.k, pg_catalog.format_type(a.atttypid, -1)), ', ' order by k.n),
+                  string_agg(format('$1[%s]::text[]', k.n), ', ' order by k.n), string_agg(quote_ident(k.k), ', ' order by k.n))
+      into v_match, v_key_order, v_source_order, v_key_source
       from unnest(v_key) with ordinality k (k, n)
       join pg_catalog.pg_attribute a on a.attrelid = i_target and a.attname = k.k;
 
     -- The source, each key once.
     v_ctes := array[format('"#s" as materialized (%s)', skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates))];
     if v_fold = 'error' and v_aggregates = '{}' then
-        v_ctes := v_ctes || format(
-            '"#r" as materialized (select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s %s group by %s having count(*) > 1 limit 1) r)',
+        v_repeated := format(
+            'select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s %s group by %s having count(*) > 1 limit 1) r',
             v_target, (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(v_key) k),
             case when v_index.nulls_equal then '' else
                 (select 'where ' || string_agg(format('s.%I is not null', k), ' and ') from unnest(v_key) k) end,
             (select string_agg(format('s.%I', k), ', ') from unnest(v_key) k));
+        v_ctes := v_ctes || format('"#r" as materialized (%s)', v_repeated);
         v_match := v_match || ' and (select count(*) from "#r" r) = 0';
     end if;
 
@@ -233,20 +239,22 @@ begin
             execute format('select 5 * count(*) > (select c.reltuples from pg_catalog.pg_class c where c.oid = $1) from %s s', i_source)
                into v_many using i_target;
         end if;
+        v_missing := coalesce('(select count(*) * 0 from (' || v_repeated || ') x) + ', '')
+            || format('(select count(*) from "#s" s where not exists (select from %s t where %s))', v_target, v_match);
         if (i_options->>'few')::boolean and v_fold = 'error' and not v_returning then
+            -- A statement of its own, so that none of it is set up where it is not needed.
             return format('with "#s" as materialized (%s), "#u" as (update %s t set %s from (select * from "#s" s order by %s) s where %s%s returning 1)'
-                          ' select c.updated, case when c.updated = cardinality($1) then 0 else skytools._batch_missing(%L, %L, array[%s]) end as missing'
+                          ' select c.updated, case when c.updated = cardinality($1) then 0 else skytools._batch_missing(%L, array[%s]) end as missing'
                           ' from (select count(*) as updated from "#u" u offset 0) c',
                           skytools._batch_fold(i_target, i_source, i_source_columns, v_key, v_fold, v_order, v_aggregates), v_target, v_assign, v_source_order,
-                          v_match, v_changed, v_target, v_key,
+                          v_match, v_changed, format('with "#s" as (%s) select %s', v_key_source, v_missing),
                           (select string_agg(format('$%s::text', array_position(i_source_columns, k)), ', ' order by n) from unnest(v_key) with ordinality u (k, n)));
         end if;
         return case when (i_options->>'ordered')::boolean is not true then '' when v_many then '/* ordered by one */' else '/* ordered */' end
             || format($sql$ with "#s" as %s materialized (%s),
             "#u" as (update %s t set %s from (select * from "#s" s order by %s) s where %s%s returning %s)
             select 0::bigint as inserted, m.updated, m.source - m.updated - m.missing as unchanged, 0::bigint as deleted, m.missing, %s as rows
-              from (select c.updated, c.source, case when c.updated = c.source then 0 else %s
-                           (select count(*) from "#s" s where not exists (select from %s t where %s)) end as missing
+              from (select c.updated, c.source, case when c.updated = c.source then 0 else %s end as missing
                       from (select (select count(*) from "#s" s) as source, (select count(*) from "#u" u) as updated offset 0) c offset 0) m$sql$,
             -- A table is read again sooner than a copy of it is made.
             case when (i_options->>'ordered')::boolean and v_fold = 'error' and v_aggregates = '{}' then 'not' end,
@@ -254,12 +262,7 @@ begin
             v_target, v_assign, v_source_order, v_match, v_changed, case when v_returning then 'to_jsonb(t) as row' else '1' end,
             case when v_returning then $rows$(select coalesce(jsonb_agg(jsonb_build_object('action', 'update', 'row', u.row)), '[]') from "#u" u)$rows$
                  else 'null::jsonb' end,
-            case when v_fold = 'error' then format(
-                '(select count(*) * 0 from (select skytools._refuse_repeated(%L, r.key) from (select jsonb_build_object(%s) as key from "#s" s where %s group by %s having count(*) > 1 limit 1) r) x) +',
-                v_target, (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(v_key) k),
-                (select string_agg(format('s.%I is not null', k), ' and ') from unnest(v_key) k),
-                (select string_agg(format('s.%I', k), ', ') from unnest(v_key) k)) else '' end,
-            v_target, v_match);
+            v_missing);
     end if;
 
     -- Update, delete, and insert of what is not there: row locks in key order first, then the change.
@@ -401,37 +404,18 @@ language sql stable as $$
      where a.attrelid = i_target and a.attname = i_column
 $$;
 
--- skytools._batch_missing(i_target, i_key, i_arrays) -> bigint
--- Of rows with these keys, how many a table lacks, as the calling statement sees it.
--- i_target   the table's name, quoted
--- i_key      key columns
--- i_arrays   for each of them its values, as the text of an array
+-- skytools._batch_missing(i_sql, i_arrays) -> bigint
+-- Run the part of a statement that counts what the table lacks, as the calling statement sees it.
+-- i_sql      written by skytools._batch_sql()
+-- i_arrays   its parameter: for each key column its values, as the text of an array
 -- raises     PQ025  a key comes twice
 -- runs as    caller
-create or replace function skytools._batch_missing(i_target text, i_key text[], i_arrays text[]) returns bigint
+create or replace function skytools._batch_missing(i_sql text, i_arrays text[]) returns bigint
 language plpgsql stable as $$
 declare
-    v_source text;
-    v_list text;
-    v_key jsonb;
     v_missing bigint;
 begin
-    select format('(select %s from unnest(%s) s (%s)) s', string_agg(format('s.%I::%s as %1$I', k.k, pg_catalog.format_type(a.atttypid, -1)), ', ' order by k.n),
-                  string_agg(format('$1[%s]::text[]', k.n), ', ' order by k.n), string_agg(quote_ident(k.k), ', ' order by k.n)),
-           string_agg(format('s.%I', k.k), ', ' order by k.n)
-      into v_source, v_list
-      from unnest(i_key) with ordinality k (k, n)
-      join pg_catalog.pg_attribute a on a.attrelid = i_target::regclass and a.attname = k.k;
-    execute format('select jsonb_build_object(%s) from %s where %s group by %s having count(*) > 1 limit 1',
-                   (select string_agg(format('%L, s.%I', k, k), ', ') from unnest(i_key) k), v_source,
-                   (select string_agg(format('s.%I is not null', k), ' and ') from unnest(i_key) k), v_list)
-       into v_key using i_arrays;
-    if v_key is not null then
-        perform skytools._refuse_repeated(i_target, v_key);
-    end if;
-    execute format('select count(*) from %s where not exists (select from %s t where %s)', v_source, i_target,
-                   (select string_agg(format('t.%1$I = s.%1$I', k), ' and ') from unnest(i_key) k))
-       into v_missing using i_arrays;
+    execute i_sql into v_missing using i_arrays;
     return v_missing;
 end $$;
 

@@ -109,7 +109,7 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
       table: options.table,
       names,
       key: keyOf(options),
-      options: isPlain(options) ? undefined : sqlOptions(kind, options),
+      options: sqlOptions(kind, options),
       prepare: options.prepare ?? true,
     }
     const before = known(db, wanted)
@@ -121,11 +121,7 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
       db.inTransaction()
         ? db.transaction((tx) => byArrays(tx, one, options.table, given, first.length))
         : byArrays(db, one, options.table, given, first.length)
-    try {
-      const counts = await send(statement, arrays)
-      options.onProgress?.(first.length)
-      return counts
-    } catch (error) {
+    const counts = await send(statement, arrays).catch(async (error) => {
       // COPY says in which row and column it met the value that does not fit.
       if (isDataError(error)) await db.transaction((tx) => diagnose(tx, statement.columns, allOf(first, chunks)))
       // The table, or which one its name means, may have changed since the statement was written.
@@ -133,7 +129,9 @@ async function run(connection: Connectable, kind: BatchKind, options: AnyOptions
       if (!before || !isOutdated(error)) throw error
       const again = await prepare(db, wanted)
       return send(again, encodeArrays(first, again.columns) ?? arrays)
-    }
+    })
+    options.onProgress?.(first.length)
+    return counts
   })
 }
 
@@ -150,20 +148,16 @@ async function primaryKey(tx: Db, options: AnyOptions): Promise<readonly string[
   return found.map(({ name }) => name)
 }
 
-/** Whether each option that the SQL depends on, beside the key, is as it is by default. */
-function isPlain({ columns, set, fold, aggregates, rewrite, within, concurrency }: AnyOptions): boolean {
-  return (columns ?? set ?? fold ?? aggregates ?? rewrite ?? within ?? concurrency) === undefined
-}
-
 function keyOf({ key }: AnyOptions): readonly string[] | undefined {
   return typeof key === 'string' ? [key] : key
 }
 
-function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknown> {
+/** What the SQL depends on beside the key; undefined where all of it is as it is by default. */
+function sqlOptions(kind: BatchKind, options: AnyOptions): Record<string, unknown> | undefined {
   const { columns, set, fold, aggregates, rewrite, within, concurrency } = options
-  const common = { key: keyOf(options), fold, aggregates, concurrency }
-  if (kind === 'delete') return common
-  return { ...common, columns, set, rewrite, within }
+  if ((columns ?? set ?? fold ?? aggregates ?? rewrite ?? within ?? concurrency) === undefined) return undefined
+  const common = { fold, aggregates, concurrency }
+  return kind === 'delete' ? common : { ...common, columns, set, rewrite, within }
 }
 
 /** In one round trip, and one statement, which is a transaction of its own where there is none. */
@@ -199,7 +193,11 @@ async function byCopy(
   chunks: AsyncIterable<Record<string, unknown>[]>,
 ): Promise<BatchCounts> {
   const source = await load(tx, columns, chunks, options)
-  const given = { ...sqlOptions(kind, options), ...(options.onMissing && { on_missing: options.onMissing }) }
+  const given = {
+    key: keyOf(options),
+    ...sqlOptions(kind, options),
+    ...(options.onMissing && { on_missing: options.onMissing }),
+  }
   const names = Object.entries(given).filter(([, value]) => value !== undefined)
   const list = names.map(([name], index) => `, ${name} => $${index + 3}::${callArguments[name] ?? 'text'}`)
   const counts = await tx.query<Record<keyof BatchCounts, bigint>>(

@@ -98,7 +98,11 @@ export function encodeRow(row: object, columns: readonly ColumnType[], number: n
   const record = row as Readonly<Record<string, unknown>>
   // A loop: this is done for each value of millions.
   const values: (string | null)[] = []
-  for (const column of columns) values.push(encodeValue(columnValue(record, column, number), column, number))
+  for (const column of columns) {
+    const value = record[column.name]
+    if (value === undefined) throw noColumn(column, number)
+    values.push(encodeValue(value, column, number))
+  }
   refuseOthers(record, columns, number)
   return values
 }
@@ -113,10 +117,9 @@ export function encodeArrays(rows: readonly object[], columns: readonly ColumnTy
     let text = '{'
     let number = 0
     for (const row of rows) {
-      const record = row as Readonly<Record<string, unknown>>
+      const value = (row as Readonly<Record<string, unknown>>)[name]
       number += 1
-      let value = record[name]
-      if (value === undefined) value = columnValue(record, column, number)
+      if (value === undefined) throw noColumn(column, number)
       if (number > 1) text += ','
       text += typeof value === 'number' ? value : quoteElement(encodeValue(value, column, number))
       if (length + text.length > longest) return undefined
@@ -129,10 +132,8 @@ export function encodeArrays(rows: readonly object[], columns: readonly ColumnTy
   return arrays
 }
 
-function columnValue(record: Readonly<Record<string, unknown>>, column: ColumnType, number: number): unknown {
-  const value = record[column.name]
-  if (value !== undefined) return value
-  throw new SkytoolsError('PQ066', `row ${number} has no column ${column.name}`, 'give null where there is no value')
+function noColumn({ name }: ColumnType, number: number): SkytoolsError {
+  return new SkytoolsError('PQ066', `row ${number} has no column ${name}`, 'give null where there is no value')
 }
 
 function refuseOthers(record: Readonly<Record<string, unknown>>, columns: readonly ColumnType[], number: number): void {
