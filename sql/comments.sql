@@ -230,10 +230,18 @@ comment on function pgq._capture_rows(text, text, text) is
     'SQL for a FROM item with the rows new and old of a trigger by row';
 comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
+comment on function pgq._capture_qualified(pgq.captured) is
+    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
+comment on function pgq._capture_qualified(pgq.captured) is
+    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
+comment on function pgq._capture_slots(pgq.captured, text[], text) is
+    'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has its shape';
+comment on function pgq._capture_functions(int4) is
+    'The functions that were generated for a capture';
 comment on function pgq._make_capture_code(pgq.captured) is
-    'Write the trigger function of a captured table, and note the table''s shape';
+    'Write the trigger functions of a captured table, and note the table''s shape';
 comment on function pgq._capture_options(regclass, text, jsonb) is
     'Options as they are stored';
 comment on function pgq._capture_level(regclass) is

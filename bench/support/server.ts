@@ -70,6 +70,7 @@ export async function startBenchServer(settings: Record<string, string> = {}): P
     port: String(port),
     shared_buffers: '256MB',
     max_wal_size: '4GB',
+    min_wal_size: '1GB',
     checkpoint_timeout: '30min',
     max_connections: '50',
     ...settings,
@@ -97,6 +98,9 @@ export async function startBenchServer(settings: Record<string, string> = {}): P
   }
   const base = admin
   const version = String((await base.query('show server_version')).rows[0].server_version)
+  // A new server creates each WAL file while statements wait; one that has run for a while takes old ones again.
+  await base.query("select pg_logical_emit_message(false, 'bench', repeat('x', 16000000)) from generate_series(1, 64)")
+  await base.query('checkpoint')
   const upstream = await base.query("select 1 from pg_available_extensions where name = 'pgq'")
   return {
     bin,

@@ -63,7 +63,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      cross join lateral (
          select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
                      then format('%s.%I', i_record, t.name)
-                     else format('(%s) collate "C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
+                     else format('(%s) collate pg_catalog."C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
      where t.name = any (i_key)
 $$;
 
@@ -77,8 +77,8 @@ create or replace function pgq._capture_same_keys(i_table regclass, i_key name[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select format(case when not i_one then 'array(select %1$s from new_rows as k limit 1000000) = array(select %1$s from old_rows as k limit 1000001)'
                        -- Of two unique keys one differs.
-                       when i_unique then '%2$s = all (array(select %1$s from old_rows as k limit 2))'
-                       else 'array(select %1$s from old_rows as k limit 2) = array[%2$s]' end,
+                       when i_unique then '%2$s operator(pg_catalog.=) all (array(select %1$s from old_rows as k limit 2))'
+                       else 'array(select %1$s from old_rows as k limit 2) operator(pg_catalog.=) array[%2$s]' end,
                   pgq._capture_key_value(i_table, i_key, 'k'), pgq._capture_key_value(i_table, i_key, 'new'))
 $$;
 
@@ -273,12 +273,44 @@ begin
     select * into v_capture from pgq.captured c where c.cap_id = i_id;
     if not found then
         raise exception 'no capture has the number %: the trigger is left over', i_id
-            using errcode = 'PQ014', hint = format('drop function pgq.capture_%s() cascade', i_id);
+            using errcode = 'PQ014', hint = format('drop function %s cascade', (select string_agg(f::text, ', ') from pgq._capture_functions(i_id) f));
     end if;
     execute format('select pgq.event_%s_slot()', v_capture.cap_queue) into v_slot;
     return pgq._capture_insert(v_capture, i_op, v_slot,
                                case when v_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, '$1', '$2') end);
 end $$;
+
+-- pgq._capture_qualified(i_capture) -> boolean
+-- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
+-- operator in it that is not qualified, and no type of which somebody has made a cast.
+-- runs as    caller
+create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive t as (
+        select c.type as oid from pgq._table_columns(i_capture.cap_table) c
+        union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
+               where y.typtype = 'd' or y.typcategory = 'A'
+    )
+    select not pgq._capture_pairs(i_capture)
+       and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
+      from t join pg_type y on y.oid = t.oid
+$$;
+
+-- pgq._capture_qualified(i_capture) -> boolean
+-- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
+-- operator in it that is not qualified, and no type of which somebody may have made a cast.
+-- runs as    caller
+create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive t as (
+        select c.type as oid from pgq._table_columns(i_capture.cap_table) c
+        union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
+               where y.typtype = 'd' or y.typcategory = 'A'
+    )
+    select not pgq._capture_pairs(i_capture)
+       and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
+      from t join pg_type y on y.oid = t.oid
+$$;
 
 -- pgq._capture_code(i_capture, i_op, i_slot) -> text
 -- PL/pgSQL for one operation: the condition of a branch, and what it does.
@@ -290,26 +322,20 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $code$
 declare
     v_event record;
     v_row text := case when i_capture.cap_level = 'statement' then '' else pgq._capture_rows(i_op, 'new', 'old') end;
-    v_pairs boolean := pgq._capture_pairs(i_capture);
     v_code text;
     v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
-    v_unless text := e'if v_count = 0 or pgq.event_%s_admit(v_count) is null then\n            %s            end if;\n';
 begin
     if not pgq._capture_writes(i_capture) then
         return format(e'tg_op = %L then\n            %s;\n', i_op,
                       regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
     elsif v_row = '' and i_op <> 'TRUNCATE' then
-        v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue);
-        if i_op = 'UPDATE' then
-            -- Most updates change one row and no key. Each of these stores nothing if it does not apply, and then the next follows.
-            if not v_pairs then
-                v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count || format(v_unless, i_capture.cap_queue, v_code);
-            end if;
-            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', v_pairs, true) || v_count
-                || format(v_unless, i_capture.cap_queue,
-                          format(e'if exists (select from new_rows offset %s) then\n            %s            end if;\n', v_pairs::integer, v_code));
+        v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count;
+        if i_op = 'UPDATE' and not pgq._capture_pairs(i_capture) then
+            -- Most updates change no key. This stores nothing if one does.
+            v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count
+                || format(e'if v_count = 0 then\n            %send if;\n            ', v_code);
         end if;
-        return format(e'tg_op = %L then\n            %s', i_op, v_code);
+        return format(e'tg_op = %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
@@ -323,49 +349,98 @@ begin
                   v_event.extras[1], ' from ' || v_event.data_from);
 end $code$;
 
+-- pgq._capture_slots(i_capture, i_code) -> text
+-- PL/pgSQL that does what is said for the queue's current table, if the captured table still has its shape.
+-- i_code     for each slot, statements
+-- i_else     what is done otherwise
+-- runs as    caller
+create or replace function pgq._capture_slots(i_capture pgq.captured, i_code text[], i_else text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select string_agg(format(e'    %s %spgq._shape(%L::pg_catalog.regclass) operator(pg_catalog.=) %L then\n%s', case u.n when 1 then 'if' else 'elsif' end,
+                             case when pgq._capture_writes(i_capture) then format('pgq.event_%s_slot() operator(pg_catalog.=) %s and ', i_capture.cap_queue, u.n - 1) end,
+                             i_capture.cap_table::oid, pgq._shape(i_capture.cap_table), u.code), '' order by u.n)
+           || i_else || e'    end if;\n'
+      from unnest(i_code) with ordinality u (code, n)
+$$;
+
+-- pgq._capture_functions(i_id) -> setof regprocedure
+-- The functions that were generated for a capture.
+-- runs as    caller
+create or replace function pgq._capture_functions(i_id integer) returns setof regprocedure
+language sql stable as $$
+    select p.oid::pg_catalog.regprocedure from pg_catalog.pg_proc p
+     where p.pronamespace = 'pgq'::pg_catalog.regnamespace
+       and p.proname = any (array[pg_catalog.format('capture_%s', i_id), pg_catalog.format('capture_%s_update', i_id)])
+$$;
+
 -- pgq._make_capture_code(i_capture) -> void
--- Write the trigger function of a captured table, and note the table's shape.
+-- Write the trigger functions of a captured table, and note the table's shape. By statement, updates have one of their own:
+-- most change one row and no key, and that is what it does first.
 -- raises     PQ014  the options name a column that the table does not have
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_capture_code(i_capture pgq.captured) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $make$
 declare
-    v_shape text := pgq._shape(i_capture.cap_table);
     v_writes boolean := pgq._capture_writes(i_capture);
-    v_fits text := format('pgq._shape(%L::pg_catalog.regclass) = %L', i_capture.cap_table::oid, v_shape);
-    v_body text := '';
-begin
-    for v_slot in 0..case when v_writes then 2 else 0 end loop
-        v_body := v_body || format(e'    %s %s%s then\n%s        end if;\n', case v_slot when 0 then 'if' else 'elsif' end,
-            case when v_writes then format('pgq.event_%s_slot() = %s and ', i_capture.cap_queue, v_slot) else '' end, v_fits,
-            -- Updates come first: they are the most common.
-            (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, v_slot), '' order by o.n)
-               from (select upper(u.o) as op, row_number() over (order by u.o <> 'update', u.n) as n
-                       from jsonb_array_elements_text(i_capture.cap_options -> 'operations') with ordinality u (o, n)) o));
-    end loop;
-    execute format('create or replace function pgq.capture_%s() returns trigger language plpgsql %s %s as %L', i_capture.cap_id,
-        case when v_writes then 'security definer set search_path = pg_catalog, pg_temp' else '' end,
+    v_statement boolean := i_capture.cap_level = 'statement';
+    v_qualified boolean := pgq._capture_qualified(i_capture);
+    -- Updates come first: they are the most common.
+    v_operations text[] := array(select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o order by o <> 'update');
+    v_update text[] := '{}';
+    v_slots integer[] := case when v_writes then '{0,1,2}' else '{0}' end;
+    v_settings text := case when v_writes then 'set search_path = pg_catalog, pg_temp ' else '' end
         -- A plan that was made for many rows would be compiled again for each single one.
-        case when i_capture.cap_level = 'statement' then 'set jit = off' else '' end, format(e'
-#variable_conflict use_column
-declare
-    v_count bigint;
-    v_slot integer;
-    v_data text;
-    v_old text;
+        || case when v_statement then 'set jit = off' else '' end;
+    v_else text := format(e'    else\n        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id, case when v_statement then '' else ' using new, old' end)
+        || case when v_writes then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue) else '' end;
+    v_declare text := e'\n#variable_conflict use_column\ndeclare\n    v_none pg_catalog.text;\n    v_count pg_catalog.int8;\n    v_slot pg_catalog.int4;\n'
+                      '    v_data pg_catalog.text;\n    v_old pg_catalog.text;\n';
+    v_function record;
 begin
-%1$s    else
-        execute pgq._capture_statement(%2$s, tg_op)%3$s;
-%4$s    end if;
-    return null;
-end ', v_body, i_capture.cap_id, case when i_capture.cap_level = 'statement' then '' else ' using new, old' end,
-            case when v_writes then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n',
-                                           i_capture.cap_queue) else '' end));
-    execute format('revoke all on function pgq.capture_%s() from public', i_capture.cap_id);
-    if to_regrole('pgq_admin') is not null then
-        execute format('grant execute on function pgq.capture_%s() to pgq_admin', i_capture.cap_id);
+    if v_statement and v_writes and 'UPDATE' = any (v_operations) then
+        v_update := '{UPDATE}';
+        v_operations := array_remove(v_operations, 'UPDATE');
     end if;
-    execute format('comment on function pgq.capture_%s() is %L', i_capture.cap_id,
-        format('skytools: generated, captures changes of %s; regenerate: select pgq.refresh_capture()', i_capture.cap_table));
-    update pgq.captured set cap_shape = v_shape where cap_id = i_capture.cap_id;
+    for v_function in
+        select f.name, f.settings, f.head || pgq._capture_slots(i_capture, array(
+                   select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
+                             from unnest(f.operations) with ordinality o (op, n)) || e'        end if;\n'
+                     from unnest(v_slots) slot order by slot), v_else) || f.tail as body
+          from (values
+              (format('capture_%s()', i_capture.cap_id), v_operations, v_settings, v_declare || e'begin\n', ''),
+              (format('capture_%s_update()', i_capture.cap_id), v_update, case when v_qualified then '' else v_settings end,
+               v_declare || case when v_qualified then e'    v_path pg_catalog.text;\n    v_jit pg_catalog.text;\n' else '' end || e'begin\n'
+               || pgq._capture_slots(i_capture, array(
+                      select format(e'        %s;\n', pgq._capture_insert(i_capture, 'UPDATE', slot, '', pgq._capture_pairs(i_capture), true))
+                        from unnest(v_slots) slot order by slot), '')
+               || format($head$    if found and pgq.event_%s_admit(1) is not null then
+        return v_none;
+    elsif not exists (select from new_rows) then
+        return v_none;
+    end if;
+$head$, i_capture.cap_queue)
+               || case when v_qualified then $head$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no setting of its own, which
+    -- would take a tenth of the time of an update of one row; from here on it has what others have.
+    v_path := pg_catalog.current_setting('search_path');
+    v_jit := pg_catalog.current_setting('jit');
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('jit', 'off', true);
+$head$ else '' end,
+               case when v_qualified then $tail$    -- So that no plan is left that was made for this many rows and would be compiled again for each single one.
+    if v_jit = 'on' and current_setting('jit_above_cost')::float8 between 0 and v_count * 0.1 then
+        discard plans;
+    end if;
+    perform pg_catalog.set_config('search_path', v_path, true), pg_catalog.set_config('jit', v_jit, true);
+$tail$ else '' end)) f (name, operations, settings, head, tail)
+         where f.operations <> '{}'
+    loop
+        execute format('create or replace function pgq.%s returns trigger language plpgsql %s %s as %L', v_function.name,
+                       case when v_writes then 'security definer' else '' end, v_function.settings, v_function.body || e'    return v_none;\nend ');
+        execute format('revoke all on function pgq.%s from public', v_function.name);
+        if to_regrole('pgq_admin') is not null then
+            execute format('grant execute on function pgq.%s to pgq_admin', v_function.name);
+        end if;
+        execute format('comment on function pgq.%s is %L', v_function.name,
+            format('skytools: generated, captures changes of %s; regenerate: select pgq.refresh_capture()', i_capture.cap_table));
+    end loop;
+    update pgq.captured set cap_shape = pgq._shape(i_capture.cap_table) where cap_id = i_capture.cap_id;
 end $make$;

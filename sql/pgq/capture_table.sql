@@ -143,12 +143,13 @@ begin
         if exists (select from pg_trigger t where t.tgrelid = v_part.name and t.tgname = v_name) then
             continue;
         end if;
-        execute format('create trigger %I after %s on %s %s for each %s execute function pgq.capture_%s()', v_name, v_part.op, v_part.name,
+        execute format('create trigger %I after %s on %s %s for each %s execute function %s', v_name, v_part.op, v_part.name,
             case when i_level <> 'statement' or v_part.op = 'TRUNCATE' then ''
                  when v_part.op = 'INSERT' then 'referencing new table as new_rows'
                  when v_part.op = 'DELETE' then 'referencing old table as old_rows'
                  else 'referencing new table as new_rows old table as old_rows' end,
-            case when i_level = 'row' and v_part.op <> 'TRUNCATE' then 'row' else 'statement' end, i_id);
+            case when i_level = 'row' and v_part.op <> 'TRUNCATE' then 'row' else 'statement' end,
+            (select f from pgq._capture_functions(i_id) f order by f::text like '%\_update()' = (v_part.op = 'UPDATE') desc limit 1));
         v_count := v_count + 1;
     end loop;
     return v_count;
@@ -199,9 +200,13 @@ end $$;
 -- runs as    owner
 create or replace function pgq._drop_capture(i_id integer, i_forget boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+declare
+    v_function regprocedure;
 begin
     perform pgq._lock_captures();
-    execute format('drop function if exists pgq.capture_%s() cascade', i_id);
+    for v_function in select * from pgq._capture_functions(i_id) loop
+        execute format('drop function %s cascade', v_function);
+    end loop;
     if i_forget then
         delete from pgq.captured where cap_id = i_id;
     end if;
@@ -235,7 +240,7 @@ begin
     for v_capture in
         select c.* from pgq.captured c
          where c.cap_shape is distinct from pgq._shape(c.cap_table)
-            or to_regprocedure(format('pgq.capture_%s()', c.cap_id)) is null
+            or not exists (select from pgq._capture_functions(c.cap_id))
          order by c.cap_id
     loop
         v_level := pgq._capture_level(v_capture.cap_table);

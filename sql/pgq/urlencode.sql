@@ -1,4 +1,5 @@
--- A row as in the query of a URL: a=1&b=x+y&c, where c is null. As in encode_value.sql, SQL is written for one table.
+-- A row as in the query of a URL: a=1&b=x+y&c, where c is null. As in encode_value.sql, SQL is written for one table. Here and
+-- in that SQL operators are qualified too: see pgq._capture_qualified().
 
 -- pgq._urlencode(i_text) -> text
 -- Text as in the query of a URL: letters, digits and _ . - as they are, a space as +, every other byte as %xx.
@@ -7,22 +8,25 @@
 create or replace function pgq._urlencode(i_text text) returns text
 language plpgsql immutable strict parallel safe as $$
 declare
-    v_text text collate "C" := i_text;
+    v_text pg_catalog.text collate pg_catalog."C" := i_text;
 begin
     -- What is common, without taking the text apart.
-    v_text := replace(replace(replace(replace(replace(replace(v_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
-    v_text := replace(replace(replace(replace(replace(replace(v_text, '@', '%40'), '"', '%22'), '{', '%7b'), '}', '%7d'), '''', '%27'), e'\n', '%0a');
-    if v_text !~ '[^0-9A-Za-z_.%+-]' then
+    v_text := pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+              v_text, '%', '%25'), '+', '%2b'), ' ', '+'), ':', '%3a'), ',', '%2c'), '/', '%2f');
+    v_text := pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+              v_text, '@', '%40'), '"', '%22'), '{', '%7b'), '}', '%7d'), '''', '%27'), e'\n', '%0a');
+    if v_text operator(pg_catalog.!~) '[^0-9A-Za-z_.%+-]' then
         return v_text;
     end if;
     v_text := i_text;
-    return (select string_agg(
-                       case when p.part ~ '^[0-9A-Za-z_.-]' then p.part
-                            else replace(regexp_replace(encode(convert_to(p.part, getdatabaseencoding()), 'hex'), '..', e'%\\&', 'g'),
-                                         '%20', '+') end,
+    return (select pg_catalog.string_agg(
+                       case when p.part operator(pg_catalog.~) '^[0-9A-Za-z_.-]' then p.part
+                            else pg_catalog.replace(pg_catalog.regexp_replace(
+                                     pg_catalog.encode(pg_catalog.convert_to(p.part, pg_catalog.getdatabaseencoding()), 'hex'), '..', e'%\\&', 'g'),
+                                     '%20', '+') end,
                        '' order by p.n)
               from (select m.part[1] as part, m.n
-                      from regexp_matches(v_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
+                      from pg_catalog.regexp_matches(v_text, '[0-9A-Za-z_.-]+|[^0-9A-Za-z_.-]+', 'g') with ordinality m (part, n)) p);
 end $$;
 
 -- pgq._urlencode_common(i_value) -> text
@@ -32,7 +36,7 @@ end $$;
 create or replace function pgq._urlencode_common(i_value text) returns text
 language sql immutable as $$
     select 'pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(('
-           || i_value || ') collate "C", ''%'', ''%25''), ''+'', ''%2b''), '' '', ''+''), '':'', ''%3a''), '','', ''%2c''), ''/'', ''%2f'')'
+           || i_value || ') collate pg_catalog."C", ''%'', ''%25''), ''+'', ''%2b''), '' '', ''+''), '':'', ''%3a''), '','', ''%2c''), ''/'', ''%2f'')'
 $$;
 
 -- pgq._urlencode_columns(i_table, i_columns, i_record) -> setof record
@@ -49,7 +53,7 @@ language sql stable as $$
     select c.n, k.kind, format('case when %s is not distinct from null then %L else %L end', v.value, c.name, c.name || '='), v.value, v.text,
            case k.kind when 'plain' then v.value
                        when 'time' then format('pgq._urlencode(%s)', v.text)
-                       else format('case when %1$s ~ ''[^0-9A-Za-z_.-]'' collate "C" then pgq._urlencode(%1$s) else %1$s end', v.text) end,
+                       else format('case when %1$s operator(pg_catalog.~) ''[^0-9A-Za-z_.-]'' collate pg_catalog."C" then pgq._urlencode(%1$s) else %1$s end', v.text) end,
            k.kind = 'other' or c.name ~ '[%+]'
       from (select t.type, row_number() over (order by t.attnum) as n, format('%s.%I', i_record, t.name) as value,
                    case when row_number() over (order by t.attnum) = 1 then '' else '&' end || pgq._urlencode(t.name) as name
@@ -79,8 +83,8 @@ language sql stable as $$
     select coalesce(string_agg(
                case when r.alone or r.kinds = '{plain}' then r.encoded
                     when r.texts is null then pgq._urlencode_common(r.value)
-                    else format('case when %s ~ ''[^0-9A-Za-z_. :,/%%+-]'' collate "C" then %s else %s end', r.texts, r.encoded,
-                                pgq._urlencode_common(r.value)) end, ' || ' order by r.n), '''''')
+                    else format('case when %s operator(pg_catalog.~) ''[^0-9A-Za-z_. :,/%%+-]'' collate pg_catalog."C" then %s else %s end', r.texts, r.encoded,
+                                pgq._urlencode_common(r.value)) end, ' operator(pg_catalog.||) ' order by r.n), '''''')
       from (select min(c.n) as n, c.alone, array_agg(distinct c.kind) as kinds,
                    format('pg_catalog.concat(%s)', string_agg(c.name || ', ' || c.value, ', ' order by c.n)) as value,
                    format('pg_catalog.concat(%s)', string_agg(c.name || ', ' || c.encoded, ', ' order by c.n)) as encoded,
