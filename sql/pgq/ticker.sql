@@ -10,7 +10,8 @@ create or replace function pgq._ticks_due(i_queue_id integer) returns setof inte
 language sql stable as $$
     select q.queue_id
       from pgq.queue q
-     cross join lateral (select coalesce(pg_sequence_last_value(pgq._event_seq(q.queue_id)), 1) as event_seq) s
+     cross join lateral (select coalesce(l.value, 1) as event_seq, l.value is not null as drawn
+                           from pg_sequence_last_value(pgq._event_seq(q.queue_id)) l (value)) s
       left join lateral (select t.tick_id, t.tick_time, t.tick_event_seq from pgq.tick t
                           where t.tick_queue = q.queue_id order by t.tick_queue desc, t.tick_id desc limit 1) last on true
       left join lateral (select t.tick_time from pgq.tick t
@@ -27,6 +28,9 @@ language sql stable as $$
                now() - last.tick_time >= q.queue_ticker_max_lag / 2
                and (now() - last.tick_time >= 2 * (last.tick_time - prev.tick_time)
                     or now() - last.tick_time >= q.queue_ticker_idle_period)
+               -- The sequence reads 1 before the first event of a queue and after it.
+               or s.drawn and last.tick_event_seq = 1 and s.event_seq = 1
+                  and now() - last.tick_time >= q.queue_ticker_max_lag and pgq._has_new_events(q.queue_id)
            end
      order by q.queue_name
 $$;

@@ -41,6 +41,19 @@ describe.each(databases)('the ticker on $name', ({ open }) => {
       events: 501,
       ticks: true,
     },
+    // The sequence reads 1 before the first event of a queue and after it.
+    {
+      what: 'the first event, and the last tick is young: none',
+      ages: ['1 hour', '2 seconds'],
+      events: 1,
+      ticks: false,
+    },
+    {
+      what: 'the first event, and the last tick is older than max_lag: one',
+      ages: ['1 hour', '4 seconds'],
+      events: 1,
+      ticks: true,
+    },
     { what: 'no events, and only one tick so far: one', ages: ['1 second'], events: 0, ticks: true },
     { what: 'no events, and less than half max_lag: none', ages: ['2 seconds', '1 second'], events: 0, ticks: false },
     {
@@ -73,6 +86,23 @@ describe.each(databases)('the ticker on $name', ({ open }) => {
       )
     const id = await tick(db, 'q')
     expect(id).toBe(ticks ? BigInt(ages.length + 1) : null)
+  })
+
+  it('ticks once for the first event of a queue, and not for one that was rolled back', async () => {
+    await using db = await open()
+    await quietQueue(db, 'q', ['1 hour', '30 seconds'])
+    await expect(
+      db.transaction(async (tx) => {
+        await tx.query(`select pgq.insert_event('q', 't', 'd')`)
+        throw new Error('changed my mind')
+      }),
+    ).rejects.toThrow('changed my mind')
+    expect(await tick(db, 'q')).toBeNull()
+    await db.query(`select setval('pgq.event_1_id_seq', 1, false)`)
+    await insert(db, 'q', 'first')
+    expect(await tick(db, 'q')).toBe(3n)
+    await db.query(`update pgq.tick set tick_time = tick_time - interval '20 seconds'`)
+    expect(await tick(db, 'q')).toBeNull()
   })
 
   it('ticker() counts the queues that got a tick, and passes over paused and external ones', async () => {
