@@ -3687,73 +3687,94 @@ language sql stable as $$
        and p.proname = any (array[pg_catalog.format('capture_%s', i_id), pg_catalog.format('capture_%s_update', i_id)])
 $$;
 
+-- pgq._capture_one_update(i_capture) -> text
+-- PL/pgSQL for an update of one row and no key, as most are, after which it returns; what follows is for all others.
+-- runs as    caller
+create or replace function pgq._capture_one_update(i_capture pgq.captured) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pgq._capture_slots(i_capture, array(
+               select format(e'        %s;\n', pgq._capture_insert(i_capture, 'UPDATE', slot, '', pgq._capture_pairs(i_capture), true))
+                 from generate_series(0, 2) slot order by slot), '')
+           || format(e'    if found and pgq.event_%s_admit(1) is not null then\n        return v_none;\n'
+                     '    elsif not exists (select from new_rows) then\n        return v_none;\n    end if;\n', i_capture.cap_queue)
+$$;
+
+-- pgq._capture_operations(i_capture, i_operations) -> text
+-- PL/pgSQL for these operations, whatever the current table, and whether the captured table has changed or not.
+-- runs as    caller
+create or replace function pgq._capture_operations(i_capture pgq.captured, i_operations text[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select pgq._capture_slots(i_capture, array(
+               select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
+                         from unnest(i_operations) with ordinality o (op, n)) || e'        end if;\n'
+                 from generate_series(0, case when pgq._capture_writes(i_capture) then 2 else 0 end) slot order by slot),
+               format(e'    else\n        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
+                      case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
+               || case when pgq._capture_writes(i_capture)
+                       then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
+                       else '' end)
+$$;
+
 -- pgq._make_capture_code(i_capture) -> void
--- Write the trigger functions of a captured table, and note the table's shape. By statement, updates have one of their own:
--- most change one row and no key, and that is what it does first.
+-- Write the trigger functions of a captured table, and note the table's shape. By statement, updates have one of their own.
 -- raises     PQ014  the options name a column that the table does not have
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_capture_code(i_capture pgq.captured) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $make$
 declare
     v_writes boolean := pgq._capture_writes(i_capture);
-    v_statement boolean := i_capture.cap_level = 'statement';
-    v_qualified boolean := pgq._capture_qualified(i_capture);
     -- Updates come first: they are the most common.
     v_operations text[] := array(select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o order by o <> 'update');
-    v_update text[] := '{}';
-    v_slots integer[] := case when v_writes then '{0,1,2}' else '{0}' end;
-    v_settings text := case when v_writes then 'set search_path = pg_catalog, pg_temp ' else '' end
+    v_update text[] := array[]::text[];
+    v_settings text := case when v_writes then 'set search_path = pg_catalog, pg_temp' else '' end
         -- A plan that was made for many rows would be compiled again for each single one.
-        || case when v_statement then 'set jit = off' else '' end;
-    v_else text := format(e'    else\n        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id, case when v_statement then '' else ' using new, old' end)
-        || case when v_writes then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue) else '' end;
-    v_declare text := e'\n#variable_conflict use_column\ndeclare\n    v_none pg_catalog.text;\n    v_count pg_catalog.int8;\n    v_slot pg_catalog.int4;\n'
-                      '    v_data pg_catalog.text;\n    v_old pg_catalog.text;\n';
+        || case when i_capture.cap_level = 'statement' then ' set jit = off' else '' end;
+    v_body text := $body$
+#variable_conflict use_column
+declare
+    v_none pg_catalog.text;
+    v_count pg_catalog.int8;
+    v_slot pg_catalog.int4;
+    v_data pg_catalog.text;
+    v_old pg_catalog.text;
+    v_path pg_catalog.text;
+    v_jit pg_catalog.text;
+begin
+%s    return v_none;
+end $body$;
     v_function record;
 begin
-    if v_statement and v_writes and 'UPDATE' = any (v_operations) then
-        v_update := '{UPDATE}';
+    if i_capture.cap_level = 'statement' and v_writes and 'UPDATE' = any (v_operations) then
+        v_update := array['UPDATE'];
         v_operations := array_remove(v_operations, 'UPDATE');
     end if;
     for v_function in
-        select f.name, f.settings, f.head || pgq._capture_slots(i_capture, array(
-                   select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
-                             from unnest(f.operations) with ordinality o (op, n)) || e'        end if;\n'
-                     from unnest(v_slots) slot order by slot), v_else) || f.tail as body
-          from (values
-              (format('capture_%s()', i_capture.cap_id), v_operations, v_settings, v_declare || e'begin\n', ''),
-              (format('capture_%s_update()', i_capture.cap_id), v_update, case when v_qualified then '' else v_settings end,
-               v_declare || case when v_qualified then e'    v_path pg_catalog.text;\n    v_jit pg_catalog.text;\n' else '' end || e'begin\n'
-               || pgq._capture_slots(i_capture, array(
-                      select format(e'        %s;\n', pgq._capture_insert(i_capture, 'UPDATE', slot, '', pgq._capture_pairs(i_capture), true))
-                        from unnest(v_slots) slot order by slot), '')
-               || format($head$    if found and pgq.event_%s_admit(1) is not null then
-        return v_none;
-    elsif not exists (select from new_rows) then
-        return v_none;
-    end if;
-$head$, i_capture.cap_queue)
-               || case when v_qualified then $head$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no setting of its own, which
-    -- would take a tenth of the time of an update of one row; from here on it has what others have.
+        select f.* from (values
+            ('', v_operations, v_settings, pgq._capture_operations(i_capture, v_operations)),
+            ('_update', v_update, case when pgq._capture_qualified(i_capture) then '' else v_settings end,
+             pgq._capture_one_update(i_capture) || case when not pgq._capture_qualified(i_capture) then pgq._capture_operations(i_capture, v_update)
+                 else format($body$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no settings of its own, which
+    -- would take a tenth of the time of an update of one row; from here on it has those of other captures.
     v_path := pg_catalog.current_setting('search_path');
     v_jit := pg_catalog.current_setting('jit');
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('jit', 'off', true);
-$head$ else '' end,
-               case when v_qualified then $tail$    -- So that no plan is left that was made for this many rows and would be compiled again for each single one.
+%s    -- So that no plan is left that was made for this many rows and would be compiled again for each single one.
     if v_jit = 'on' and current_setting('jit_above_cost')::float8 between 0 and v_count * 0.1 then
         discard plans;
     end if;
     perform pg_catalog.set_config('search_path', v_path, true), pg_catalog.set_config('jit', v_jit, true);
-$tail$ else '' end)) f (name, operations, settings, head, tail)
+$body$, pgq._capture_operations(i_capture, v_update)) end)) f (suffix, operations, settings, body)
          where f.operations <> '{}'
     loop
-        execute format('create or replace function pgq.%s returns trigger language plpgsql %s %s as %L', v_function.name,
-                       case when v_writes then 'security definer' else '' end, v_function.settings, v_function.body || e'    return v_none;\nend ');
-        execute format('revoke all on function pgq.%s from public', v_function.name);
+        execute format('create or replace function pgq.capture_%s%s() returns trigger language plpgsql %s %s as %L', i_capture.cap_id,
+                       v_function.suffix, case when v_writes then 'security definer' else '' end, v_function.settings, format(v_body, v_function.body));
+    end loop;
+    for v_function in select * from pgq._capture_functions(i_capture.cap_id) f loop
+        execute format('revoke all on function %s from public', v_function.f);
         if to_regrole('pgq_admin') is not null then
-            execute format('grant execute on function pgq.%s to pgq_admin', v_function.name);
+            execute format('grant execute on function %s to pgq_admin', v_function.f);
         end if;
-        execute format('comment on function pgq.%s is %L', v_function.name,
+        execute format('comment on function %s is %L', v_function.f,
             format('skytools: generated, captures changes of %s; regenerate: select pgq.refresh_capture()', i_capture.cap_table));
     end loop;
     update pgq.captured set cap_shape = pgq._shape(i_capture.cap_table) where cap_id = i_capture.cap_id;
@@ -7876,6 +7897,10 @@ comment on function pgq._capture_slots(pgq.captured, text[], text) is
     'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has its shape';
 comment on function pgq._capture_functions(int4) is
     'The functions that were generated for a capture';
+comment on function pgq._capture_one_update(pgq.captured) is
+    'PL/pgSQL for an update of one row and no key, as most are, after which it returns; what follows is for all others';
+comment on function pgq._capture_operations(pgq.captured, text[]) is
+    'PL/pgSQL for these operations, whatever the current table, and whether the captured table has changed or not';
 comment on function pgq._make_capture_code(pgq.captured) is
     'Write the trigger functions of a captured table, and note the table''s shape';
 comment on function pgq._capture_options(regclass, text, jsonb) is

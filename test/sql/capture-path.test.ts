@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { databases } from '../support/databases.ts'
+import { one } from '../support/queues.ts'
 
 /** A schema with another meaning for each operator, common function, type and collation of Postgres: all of them raise. */
 const hostile = `
@@ -94,6 +95,60 @@ describe.each(databases)('search_path on $name', ({ open }) => {
       expect(shown).toBe(path)
       expect(stored).toEqual(expected)
       expect(expected.length).toBeGreaterThan(30)
+    },
+  )
+
+  it('and jit are after a captured update what they were before, whatever it did', async () => {
+    await using db = await open()
+    await db.query(`select pgq.create_queue('q')`)
+    await db.query('create table t (id int primary key, a text)')
+    await db.query(`select pgq.capture('t', 'q')`)
+    await db.query(`insert into t select n, 'a' from generate_series(1, 10) n`)
+    const settings = async (): Promise<unknown> =>
+      db.query(`select name, setting from pg_settings where name in ('search_path', 'jit') order by name`)
+    await db.query('create schema app')
+    await db.query(`set search_path = app, public`)
+    await db.query(`set jit = on`)
+    await db.query(`set jit_above_cost = 0`)
+    const before = await settings()
+    for (const change of ['', 'where id = 15', 'where false']) {
+      await db.query(`update t set a = a || '.' ${change}`)
+      await db.query(`update t set id = id + 10 ${change}`)
+      expect(await settings()).toEqual(before)
+    }
+    await db.query('update pgq.queue set queue_per_tx_limit = 3')
+    await expect(db.query(`update t set a = 'too many'`)).rejects.toMatchObject({ code: 'PQ007' })
+    await db.transaction(async (tx) => {
+      await tx.query(`update t set a = 'one' where id = 12`)
+      await tx.query(`do $$ begin update t set a = 'too many'; exception when sqlstate 'PQ007' then null; end $$`)
+    })
+    expect(await settings()).toEqual(before)
+    const { count } = await one<{ count: bigint }>(db, `select count(*) as count from pgq.event_1`)
+    expect(count).toBe(33n)
+  })
+
+  it.each([
+    { columns: 'id int primary key, a text, b numeric(9, 2)[], c app.mood, d app.label', own: false },
+    { columns: 'id int primary key, a app.pair', own: true },
+    { columns: 'id int primary key, a app.pair[]', own: true },
+    { columns: 'id int primary key, a app.spans', own: true },
+  ])(
+    'is fixed for all of an update only where a type may have casts that somebody made: $columns',
+    async ({ columns, own }) => {
+      await using db = await open()
+      await db.query(`select pgq.create_queue('q')`)
+      await db.query('create schema app')
+      await db.query(`create type app.mood as enum ('good', 'bad')`)
+      await db.query('create domain app.label as text')
+      await db.query('create type app.pair as (a int, b int)')
+      await db.query('create type app.spans as range (subtype = int4)')
+      await db.query(`create table t (${columns})`)
+      await db.query(`select pgq.capture('t', 'q')`)
+      const { settings } = await one<{ settings: string[] | null }>(
+        db,
+        `select proconfig as settings from pg_proc where oid = 'pgq.capture_1_update'::regproc`,
+      )
+      expect(settings).toEqual(own ? ['search_path=pg_catalog, pg_temp', 'jit=off'] : null)
     },
   )
 })
