@@ -28,6 +28,8 @@ async function contenders(server: BenchServer, { queues, without }: BenchOptions
     await server.createDatabase(kind, kind)
     const client = await server.connect(kind)
     for (let n = 1; n <= queues; n++) await client.query('select pgq.create_queue($1)', [name(n)])
+    // As autovacuum does within a minute; at some moment of the run it would change plans.
+    await client.query('analyze')
     await client.end()
     list.push({
       name: label,

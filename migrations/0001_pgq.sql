@@ -3596,23 +3596,7 @@ end $$;
 
 -- pgq._capture_qualified(i_capture) -> boolean
 -- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type of which somebody has made a cast.
--- runs as    caller
-create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive t as (
-        select c.type as oid from pgq._table_columns(i_capture.cap_table) c
-        union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
-               where y.typtype = 'd' or y.typcategory = 'A'
-    )
-    select not pgq._capture_pairs(i_capture)
-       and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
-      from t join pg_type y on y.oid = t.oid
-$$;
-
--- pgq._capture_qualified(i_capture) -> boolean
--- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type of which somebody may have made a cast.
+-- operator in it that is not qualified, and no type whose output or casts somebody may have made.
 -- runs as    caller
 create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -7887,8 +7871,6 @@ comment on function pgq._capture_rows(text, text, text) is
     'SQL for a FROM item with the rows new and old of a trigger by row';
 comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
-comment on function pgq._capture_qualified(pgq.captured) is
-    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_qualified(pgq.captured) is
     'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_code(pgq.captured, text, int4) is

@@ -232,8 +232,6 @@ comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
 comment on function pgq._capture_qualified(pgq.captured) is
     'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
-comment on function pgq._capture_qualified(pgq.captured) is
-    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
 comment on function pgq._capture_slots(pgq.captured, text[], text) is

@@ -282,23 +282,7 @@ end $$;
 
 -- pgq._capture_qualified(i_capture) -> boolean
 -- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type of which somebody has made a cast.
--- runs as    caller
-create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive t as (
-        select c.type as oid from pgq._table_columns(i_capture.cap_table) c
-        union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
-               where y.typtype = 'd' or y.typcategory = 'A'
-    )
-    select not pgq._capture_pairs(i_capture)
-       and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
-      from t join pg_type y on y.oid = t.oid
-$$;
-
--- pgq._capture_qualified(i_capture) -> boolean
--- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type of which somebody may have made a cast.
+-- operator in it that is not qualified, and no type whose output or casts somebody may have made.
 -- runs as    caller
 create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
