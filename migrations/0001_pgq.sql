@@ -1433,9 +1433,10 @@ $$;
 
 -- pgq._make_queue_code(i_queue) -> void
 -- Write the functions of one queue: event_<id>_insert() inserts an event, event_<id>_insert_many() as many as its arrays
--- hold; event_<id>_slot() tells the current table's number;
--- event_<id>_newer(snapshot) whether there are committed events that a tick with that snapshot does not cover; event_<id>_admit(count) does too, after the checks that so many
--- more events ask for: bulk writers call it, then insert into that table themselves.
+-- hold; event_<id>_slot() tells the current table's number, and so does event_<id>_admit(count), after the checks that so many
+-- more events ask for: bulk writers call it, and insert into that table themselves. Captures do so under any search_path, so
+-- its names are qualified, operators too. event_<id>_newer(snapshot) tells whether there are committed events that a tick with
+-- that snapshot does not cover.
 -- runs as    caller, within a security definer function
 create or replace function pgq._make_queue_code(i_queue pgq.queue) returns void
 language plpgsql as $make$
@@ -1447,29 +1448,29 @@ declare
 begin
     if i_queue.queue_disable_insert then
         v_checks := v_checks || format($part$
-    if current_setting('session_replication_role') <> 'replica' then
+    if pg_catalog.current_setting('session_replication_role') operator(pg_catalog.<>) 'replica' then
         raise exception 'Insert into queue disallowed: %%', %1$L
             using errcode = 'PQ006',
-                  hint = format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
+                  hint = pg_catalog.format('to allow it: update pgq.queue set queue_disable_insert = false where queue_name = %%L', %1$L);
     end if;$part$, i_queue.queue_name);
     end if;
     if i_queue.queue_per_tx_limit is not null then
         -- A transaction-local setting counts: a rolled back savepoint takes it back, the end of the transaction clears it.
         v_checks := v_checks || format($part$
-    v_count := coalesce(nullif(current_setting('pgq.events_in_tx_%1$s', true), ''), '0')::bigint + i_count;
-    if v_count > %2$s then
-        raise exception 'Queue %% allows max %% events from one TX', quote_literal(%3$L), %2$s
+    v_count := pg_catalog.concat('0', pg_catalog.current_setting('pgq.events_in_tx_%1$s', true))::bigint operator(pg_catalog.+) i_count;
+    if v_count operator(pg_catalog.>) %2$s then
+        raise exception 'Queue %% allows max %% events from one TX', pg_catalog.quote_literal(%3$L), %2$s
             using errcode = 'PQ007', hint = 'commit more often, or raise queue_per_tx_limit in pgq.queue';
     end if;
-    perform set_config('pgq.events_in_tx_%1$s', v_count::text, true);$part$,
+    perform pg_catalog.set_config('pgq.events_in_tx_%1$s', v_count::pg_catalog.text, true);$part$,
             i_queue.queue_id, i_queue.queue_per_tx_limit, i_queue.queue_name);
     end if;
 
     if pgq._wakes(i_queue.queue_id) then
         -- Null as long as nobody has set it.
         v_checks := v_checks || format($part$
-    if pg_sequence_last_value('pgq.wakeup_state') is distinct from 2 then
-        perform pg_notify('pgq_insert', '%s');
+    if coalesce(pg_catalog.pg_sequence_last_value('pgq.wakeup_state'), 0) operator(pg_catalog.<>) 2 then
+        perform pg_catalog.pg_notify('pgq_insert', '%s');
     end if;$part$, i_queue.queue_id);
     end if;
 

@@ -29,7 +29,7 @@ begin
           from pg_proc p
          where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f'
            and p.proname = any ('{now,to_json,row_to_json,concat,concat_ws,replace,left,quote_literal,quote_ident,format,encode,convert_to,
-                                  regexp_replace,regexp_matches,getdatabaseencoding,current_setting,set_config,nextval,txid_current,
+                                  regexp_replace,regexp_matches,getdatabaseencoding,pg_notify,pg_sequence_last_value,current_setting,set_config,nextval,txid_current,
                                   unnest,array_to_string,cardinality,text,int4,numeric}')
     loop
         begin
@@ -54,6 +54,9 @@ describe.each(databases)('search_path on $name', ({ open }) => {
       await db.query(`create table t (${types}, primary key (id, part))`)
       await db.query(`create table u (${types}, primary key (id))`)
       await db.query(`create table v (${types}, primary key (id) deferrable)`)
+      // What a queue may ask for, so that all of its checks are made.
+      await db.query('update pgq.queue set queue_per_tx_limit = 100000')
+      await db.query(`select pgq.set_wakeup('q', true)`)
       await db.query('create schema hostile')
       await db.query(hostile)
       const events = async (): Promise<unknown[]> => {
