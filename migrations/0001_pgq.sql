@@ -2452,7 +2452,7 @@ language sql stable as $$
         when 'json' then
             case when t.name = any ('{bool,int2,int4,int8}') then '%1$s::pg_catalog.text'
                  when t.name = any ('{date,timestamp,timestamptz}') then 'pg_catalog.to_json(%1$s)::pg_catalog.text'
-                 when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid}') then '''"'' || %1$s::pg_catalog.text || ''"'''
+                 when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid}') then '''"'' operator(pg_catalog.||) %1$s::pg_catalog.text operator(pg_catalog.||) ''"'''
                  else 'pg_catalog.to_json(%2$s)::pg_catalog.text' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''
@@ -2505,7 +2505,7 @@ begin
 end $$;
 
 -- A row as in the query of a URL: a=1&b=x+y&c, where c is null. As in encode_value.sql, SQL is written for one table. Here and
--- in that SQL operators are qualified too: see pgq._capture_qualified().
+-- in that SQL, as in that for json, operators are qualified too: see pgq._capture_qualified().
 
 -- pgq._urlencode(i_text) -> text
 -- Text as in the query of a URL: letters, digits and _ . - as they are, a space as +, every other byte as %xx.
@@ -2615,7 +2615,7 @@ create or replace function pgq._encode_row(i_table regclass, i_format text, i_co
 language sql stable as $$
     select case i_format
         when 'json' then
-            coalesce(string_agg(format('%L || coalesce(%s, ''null'') || ',
+            coalesce(string_agg(format('%L operator(pg_catalog.||) coalesce(%s, ''null'') operator(pg_catalog.||) ',
                                        case when c.n = 1 then '{' else ',' end || to_json(c.name::text) || ':', c.value), '' order by c.n)
                      || '''}''', '''{}''')
         when 'urlencode' then pgq._urlencode_row(i_table, i_columns, i_record)
@@ -3274,25 +3274,25 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from pgq._table_columns(i_table) t where t.name = any (i_key)
 $$;
 
--- pgq._capture_column_differs(i_type, i_column) -> text
--- SQL that tells whether a column of old and new differs in what its text shows: 1.0 is not 1.00.
+-- pgq._capture_comparable(i_type, i_value) -> text
+-- SQL for what differs between two values where their texts do: 1.0 is not 1.00.
 -- runs as    caller
-create or replace function pgq._capture_column_differs(i_type oid, i_column name) returns text
+create or replace function pgq._capture_comparable(i_type oid, i_value text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case
-        when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
-                        'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype)
-            then format('old.%1$I is distinct from new.%1$I', i_column)
-        else format('(%s) is distinct from (%s) collate "C"', pgq._text_of(format('old.%I', i_column), i_type),
-                    pgq._text_of(format('new.%I', i_column), i_type)) end
+    select case when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
+                                'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype) then i_value
+                else format('(%s) collate pg_catalog."C"', pgq._text_of(i_value, i_type)) end
 $$;
 
 -- pgq._capture_differs(i_table, i_columns) -> text
--- SQL that tells whether any of these columns differs between old and new.
+-- SQL that tells whether any of these columns differs between old and new; its names are qualified.
 -- runs as    caller
 create or replace function pgq._capture_differs(i_table regclass, i_columns name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(string_agg(pgq._capture_column_differs(t.type, t.name), ' or ' order by t.attnum), 'false')
+    select coalesce(string_agg(format('coalesce(%s operator(pg_catalog.<>) %s,'
+                                      ' (old.%3$I is not distinct from null) operator(pg_catalog.<>) (new.%3$I is not distinct from null))',
+                                      pgq._capture_comparable(t.type, format('old.%I', t.name)),
+                                      pgq._capture_comparable(t.type, format('new.%I', t.name)), t.name), ' or ' order by t.attnum), 'false')
       from pgq._table_columns(i_table) t where t.name = any (i_columns)
 $$;
 
@@ -3303,8 +3303,9 @@ $$;
 create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
-                  pgq._encode_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
-                                                     pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
+                  pgq._encode_join(array_agg(format('case when %s is distinct from %s then %L || coalesce(%s, ''NULL'') end',
+                                                     pgq._capture_comparable(t.type, format('old.%I', t.name)),
+                                                     pgq._capture_comparable(t.type, format('new.%I', t.name)), quote_ident(t.name) || '=', v.value)
                                               order by t.attnum), ','),
                   min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),
                   pgq._capture_key_sql(i_table, i_key, 'old'))
@@ -3375,10 +3376,7 @@ create or replace function pgq._capture_key_value(i_table regclass, i_key name[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end
       from pgq._table_columns(i_table) t
-     cross join lateral (
-         select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
-                     then format('%s.%I', i_record, t.name)
-                     else format('(%s) collate pg_catalog."C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
+     cross join lateral pgq._capture_comparable(t.type, format('%s.%I', i_record, t.name)) k (value)
      where t.name = any (i_key)
 $$;
 
@@ -3596,8 +3594,8 @@ begin
 end $$;
 
 -- pgq._capture_qualified(i_capture) -> boolean
--- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type whose output or casts somebody may have made.
+-- Whether a trigger by row, or what an update of one row runs by statement, finds all its names in pg_catalog and pgq, whatever
+-- the search_path: there is no operator in it that is not qualified, and no type whose output or casts somebody may have made.
 -- runs as    caller
 create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -3606,7 +3604,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
                where y.typtype = 'd' or y.typcategory = 'A'
     )
-    select not pgq._capture_pairs(i_capture)
+    select case i_capture.cap_level when 'statement' then not pgq._capture_pairs(i_capture) else i_capture.cap_options ->> 'format' <> 'sql' end
        and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
       from t join pg_type y on y.oid = t.oid
 $$;
@@ -3625,7 +3623,7 @@ declare
     v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
 begin
     if not pgq._capture_writes(i_capture) then
-        return format(e'tg_op = %L then\n            %s;\n', i_op,
+        return format(e'tg_op operator(pg_catalog.=) %L then\n            %s;\n', i_op,
                       regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
     elsif v_row = '' and i_op <> 'TRUNCATE' then
         v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count;
@@ -3634,11 +3632,11 @@ begin
             v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count
                 || format(e'if v_count = 0 then\n            %send if;\n            ', v_code);
         end if;
-        return format(e'tg_op = %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
+        return format(e'tg_op operator(pg_catalog.=) %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
-    return format(e'tg_op = %L and %spgq.event_%s_admit(1) is not null then\n', i_op, '(' || v_event.condition || ') and ', i_capture.cap_queue)
+    return format(e'tg_op operator(pg_catalog.=) %L and %spgq.event_%s_admit(1) is not null then\n', i_op, '(' || v_event.condition || ') and ', i_capture.cap_queue)
         || case when v_event.data_from is null then format(e'            v_data := %s;\n', v_event.data) else '' end
         || case when v_event.old_row is null then ''
                 when v_event.old_when is null then format(e'            v_old := %s;\n', v_event.old_row)
@@ -3693,11 +3691,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
                          from unnest(i_operations) with ordinality o (op, n)) || e'        end if;\n'
                  from generate_series(0, case when pgq._capture_writes(i_capture) then 2 else 0 end) slot order by slot),
-               format(e'    else\n        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
-                      case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
-               || case when pgq._capture_writes(i_capture)
-                       then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
-                       else '' end)
+               format(case when i_capture.cap_level = 'row' and pgq._capture_writes(i_capture) and pgq._capture_qualified(i_capture)
+                           -- Its function has no search_path of its own.
+                           then e'    else\n        v_path := pg_catalog.current_setting(''search_path'');\n'
+                                '        perform pg_catalog.set_config(''search_path'', ''pg_catalog, pg_temp'', true);\n'
+                                '%s        perform pg_catalog.set_config(''search_path'', v_path, true);\n'
+                           else e'    else\n%s' end,
+                      format(e'        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
+                             case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
+                      || case when pgq._capture_writes(i_capture)
+                              then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
+                              else '' end))
 $$;
 
 -- pgq._make_capture_code(i_capture) -> void
@@ -3711,7 +3715,8 @@ declare
     -- Updates come first: they are the most common.
     v_operations text[] := array(select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o order by o <> 'update');
     v_update text[] := array[]::text[];
-    v_settings text := case when v_writes then 'set search_path = pg_catalog, pg_temp' else '' end
+    v_qualified boolean := pgq._capture_qualified(i_capture);
+    v_settings text := case when v_writes and not (v_qualified and i_capture.cap_level = 'row') then 'set search_path = pg_catalog, pg_temp' else '' end
         -- A plan that was made for many rows would be compiled again for each single one.
         || case when i_capture.cap_level = 'statement' then ' set jit = off' else '' end;
     v_body text := $body$
@@ -3736,8 +3741,8 @@ begin
     for v_function in
         select f.* from (values
             ('', v_operations, v_settings, pgq._capture_operations(i_capture, v_operations)),
-            ('_update', v_update, case when pgq._capture_qualified(i_capture) then '' else v_settings end,
-             pgq._capture_one_update(i_capture) || case when not pgq._capture_qualified(i_capture) then pgq._capture_operations(i_capture, v_update)
+            ('_update', v_update, case when v_qualified then '' else v_settings end,
+             pgq._capture_one_update(i_capture) || case when not v_qualified then pgq._capture_operations(i_capture, v_update)
                  else format($body$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no settings of its own, which
     -- would take a tenth of the time of an update of one row; from here on it has those of other captures.
     v_path := pg_catalog.current_setting('search_path');
@@ -7842,10 +7847,10 @@ comment on function pgq._capture_has_equality(oid) is
     'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
 comment on function pgq._capture_key_sql(regclass, name[], text) is
     'SQL for the condition that finds a row by its key, as in';
-comment on function pgq._capture_column_differs(oid, name) is
-    'SQL that tells whether a column of old and new differs in what its text shows';
+comment on function pgq._capture_comparable(oid, text) is
+    'SQL for what differs between two values where their texts do';
 comment on function pgq._capture_differs(regclass, name[]) is
-    'SQL that tells whether any of these columns differs between old and new';
+    'SQL that tells whether any of these columns differs between old and new; its names are qualified';
 comment on function pgq._capture_sql_update(regclass, name[], name[]) is
     'SQL for what follows UPDATE t SET';
 comment on function pgq._capture_key(regclass, jsonb) is
@@ -7873,7 +7878,7 @@ comment on function pgq._capture_rows(text, text, text) is
 comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
 comment on function pgq._capture_qualified(pgq.captured) is
-    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
+    'Whether a trigger by row, or what an update of one row runs by statement, finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
 comment on function pgq._capture_slots(pgq.captured, text[], text) is

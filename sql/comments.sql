@@ -200,10 +200,10 @@ comment on function pgq._capture_has_equality(oid) is
     'Whether = finds the values of a type again; json, xml, geometric types and composites are compared as text';
 comment on function pgq._capture_key_sql(regclass, name[], text) is
     'SQL for the condition that finds a row by its key, as in';
-comment on function pgq._capture_column_differs(oid, name) is
-    'SQL that tells whether a column of old and new differs in what its text shows';
+comment on function pgq._capture_comparable(oid, text) is
+    'SQL for what differs between two values where their texts do';
 comment on function pgq._capture_differs(regclass, name[]) is
-    'SQL that tells whether any of these columns differs between old and new';
+    'SQL that tells whether any of these columns differs between old and new; its names are qualified';
 comment on function pgq._capture_sql_update(regclass, name[], name[]) is
     'SQL for what follows UPDATE t SET';
 comment on function pgq._capture_key(regclass, jsonb) is
@@ -231,7 +231,7 @@ comment on function pgq._capture_rows(text, text, text) is
 comment on function pgq._capture_statement(int4, text) is
     'What a trigger function runs by EXECUTE, with $1 = new and $2 = old, when its table has changed since it was generated';
 comment on function pgq._capture_qualified(pgq.captured) is
-    'Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path';
+    'Whether a trigger by row, or what an update of one row runs by statement, finds all its names in pg_catalog and pgq, whatever the search_path';
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
 comment on function pgq._capture_slots(pgq.captured, text[], text) is

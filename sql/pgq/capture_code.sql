@@ -60,10 +60,7 @@ create or replace function pgq._capture_key_value(i_table regclass, i_key name[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when count(*) = 1 then min(k.value) else format('row(%s)', string_agg(k.value, ', ' order by t.attnum)) end
       from pgq._table_columns(i_table) t
-     cross join lateral (
-         select case when t.type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype, 'timestamptz'::regtype)
-                     then format('%s.%I', i_record, t.name)
-                     else format('(%s) collate pg_catalog."C"', pgq._text_of(format('%s.%I', i_record, t.name), t.type)) end) k (value)
+     cross join lateral pgq._capture_comparable(t.type, format('%s.%I', i_record, t.name)) k (value)
      where t.name = any (i_key)
 $$;
 
@@ -281,8 +278,8 @@ begin
 end $$;
 
 -- pgq._capture_qualified(i_capture) -> boolean
--- Whether what an update of one row runs finds all its names in pg_catalog and pgq, whatever the search_path: there is no
--- operator in it that is not qualified, and no type whose output or casts somebody may have made.
+-- Whether a trigger by row, or what an update of one row runs by statement, finds all its names in pg_catalog and pgq, whatever
+-- the search_path: there is no operator in it that is not qualified, and no type whose output or casts somebody may have made.
 -- runs as    caller
 create or replace function pgq._capture_qualified(i_capture pgq.captured) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -291,7 +288,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         union select coalesce(nullif(y.typbasetype, 0), y.typelem) from t join pg_type y on y.oid = t.oid
                where y.typtype = 'd' or y.typcategory = 'A'
     )
-    select not pgq._capture_pairs(i_capture)
+    select case i_capture.cap_level when 'statement' then not pgq._capture_pairs(i_capture) else i_capture.cap_options ->> 'format' <> 'sql' end
        and bool_and(y.typnamespace = 'pg_catalog'::regnamespace or y.typtype in ('d', 'e') or y.typcategory = 'A')
       from t join pg_type y on y.oid = t.oid
 $$;
@@ -310,7 +307,7 @@ declare
     v_count text := e';\n            get diagnostics v_count = row_count;\n            ';
 begin
     if not pgq._capture_writes(i_capture) then
-        return format(e'tg_op = %L then\n            %s;\n', i_op,
+        return format(e'tg_op operator(pg_catalog.=) %L then\n            %s;\n', i_op,
                       regexp_replace(pgq._capture_insert(i_capture, i_op, i_slot, v_row), '^select', 'perform'));
     elsif v_row = '' and i_op <> 'TRUNCATE' then
         v_code := pgq._capture_insert(i_capture, i_op, i_slot) || v_count;
@@ -319,11 +316,11 @@ begin
             v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count
                 || format(e'if v_count = 0 then\n            %send if;\n            ', v_code);
         end if;
-        return format(e'tg_op = %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
+        return format(e'tg_op operator(pg_catalog.=) %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
-    return format(e'tg_op = %L and %spgq.event_%s_admit(1) is not null then\n', i_op, '(' || v_event.condition || ') and ', i_capture.cap_queue)
+    return format(e'tg_op operator(pg_catalog.=) %L and %spgq.event_%s_admit(1) is not null then\n', i_op, '(' || v_event.condition || ') and ', i_capture.cap_queue)
         || case when v_event.data_from is null then format(e'            v_data := %s;\n', v_event.data) else '' end
         || case when v_event.old_row is null then ''
                 when v_event.old_when is null then format(e'            v_old := %s;\n', v_event.old_row)
@@ -378,11 +375,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
                          from unnest(i_operations) with ordinality o (op, n)) || e'        end if;\n'
                  from generate_series(0, case when pgq._capture_writes(i_capture) then 2 else 0 end) slot order by slot),
-               format(e'    else\n        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
-                      case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
-               || case when pgq._capture_writes(i_capture)
-                       then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
-                       else '' end)
+               format(case when i_capture.cap_level = 'row' and pgq._capture_writes(i_capture) and pgq._capture_qualified(i_capture)
+                           -- Its function has no search_path of its own.
+                           then e'    else\n        v_path := pg_catalog.current_setting(''search_path'');\n'
+                                '        perform pg_catalog.set_config(''search_path'', ''pg_catalog, pg_temp'', true);\n'
+                                '%s        perform pg_catalog.set_config(''search_path'', v_path, true);\n'
+                           else e'    else\n%s' end,
+                      format(e'        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
+                             case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
+                      || case when pgq._capture_writes(i_capture)
+                              then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
+                              else '' end))
 $$;
 
 -- pgq._make_capture_code(i_capture) -> void
@@ -396,7 +399,8 @@ declare
     -- Updates come first: they are the most common.
     v_operations text[] := array(select upper(o) from jsonb_array_elements_text(i_capture.cap_options -> 'operations') o order by o <> 'update');
     v_update text[] := array[]::text[];
-    v_settings text := case when v_writes then 'set search_path = pg_catalog, pg_temp' else '' end
+    v_qualified boolean := pgq._capture_qualified(i_capture);
+    v_settings text := case when v_writes and not (v_qualified and i_capture.cap_level = 'row') then 'set search_path = pg_catalog, pg_temp' else '' end
         -- A plan that was made for many rows would be compiled again for each single one.
         || case when i_capture.cap_level = 'statement' then ' set jit = off' else '' end;
     v_body text := $body$
@@ -421,8 +425,8 @@ begin
     for v_function in
         select f.* from (values
             ('', v_operations, v_settings, pgq._capture_operations(i_capture, v_operations)),
-            ('_update', v_update, case when pgq._capture_qualified(i_capture) then '' else v_settings end,
-             pgq._capture_one_update(i_capture) || case when not pgq._capture_qualified(i_capture) then pgq._capture_operations(i_capture, v_update)
+            ('_update', v_update, case when v_qualified then '' else v_settings end,
+             pgq._capture_one_update(i_capture) || case when not v_qualified then pgq._capture_operations(i_capture, v_update)
                  else format($body$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no settings of its own, which
     -- would take a tenth of the time of an update of one row; from here on it has those of other captures.
     v_path := pg_catalog.current_setting('search_path');

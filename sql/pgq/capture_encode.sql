@@ -28,25 +28,25 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from pgq._table_columns(i_table) t where t.name = any (i_key)
 $$;
 
--- pgq._capture_column_differs(i_type, i_column) -> text
--- SQL that tells whether a column of old and new differs in what its text shows: 1.0 is not 1.00.
+-- pgq._capture_comparable(i_type, i_value) -> text
+-- SQL for what differs between two values where their texts do: 1.0 is not 1.00.
 -- runs as    caller
-create or replace function pgq._capture_column_differs(i_type oid, i_column name) returns text
+create or replace function pgq._capture_comparable(i_type oid, i_value text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select case
-        when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
-                        'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype)
-            then format('old.%1$I is distinct from new.%1$I', i_column)
-        else format('(%s) is distinct from (%s) collate "C"', pgq._text_of(format('old.%I', i_column), i_type),
-                    pgq._text_of(format('new.%I', i_column), i_type)) end
+    select case when i_type in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'date'::regtype,
+                                'timestamp'::regtype, 'timestamptz'::regtype, 'bytea'::regtype) then i_value
+                else format('(%s) collate pg_catalog."C"', pgq._text_of(i_value, i_type)) end
 $$;
 
 -- pgq._capture_differs(i_table, i_columns) -> text
--- SQL that tells whether any of these columns differs between old and new.
+-- SQL that tells whether any of these columns differs between old and new; its names are qualified.
 -- runs as    caller
 create or replace function pgq._capture_differs(i_table regclass, i_columns name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(string_agg(pgq._capture_column_differs(t.type, t.name), ' or ' order by t.attnum), 'false')
+    select coalesce(string_agg(format('coalesce(%s operator(pg_catalog.<>) %s,'
+                                      ' (old.%3$I is not distinct from null) operator(pg_catalog.<>) (new.%3$I is not distinct from null))',
+                                      pgq._capture_comparable(t.type, format('old.%I', t.name)),
+                                      pgq._capture_comparable(t.type, format('new.%I', t.name)), t.name), ' or ' order by t.attnum), 'false')
       from pgq._table_columns(i_table) t where t.name = any (i_columns)
 $$;
 
@@ -57,8 +57,9 @@ $$;
 create or replace function pgq._capture_sql_update(i_table regclass, i_columns name[], i_key name[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('coalesce(nullif(%s collate "C", ''''), %s) || '' where '' || %s',
-                  pgq._encode_join(array_agg(format('case when %s then %L || coalesce(%s, ''NULL'') end',
-                                                     pgq._capture_column_differs(t.type, t.name), quote_ident(t.name) || '=', v.value)
+                  pgq._encode_join(array_agg(format('case when %s is distinct from %s then %L || coalesce(%s, ''NULL'') end',
+                                                     pgq._capture_comparable(t.type, format('old.%I', t.name)),
+                                                     pgq._capture_comparable(t.type, format('new.%I', t.name)), quote_ident(t.name) || '=', v.value)
                                               order by t.attnum), ','),
                   min(format('%L || coalesce(%s, ''NULL'')', quote_ident(t.name) || '=', v.value)) filter (where t.name = i_key[1]),
                   pgq._capture_key_sql(i_table, i_key, 'old'))

@@ -11,7 +11,7 @@ create or replace function pgq._encode_row(i_table regclass, i_format text, i_co
 language sql stable as $$
     select case i_format
         when 'json' then
-            coalesce(string_agg(format('%L || coalesce(%s, ''null'') || ',
+            coalesce(string_agg(format('%L operator(pg_catalog.||) coalesce(%s, ''null'') operator(pg_catalog.||) ',
                                        case when c.n = 1 then '{' else ',' end || to_json(c.name::text) || ':', c.value), '' order by c.n)
                      || '''}''', '''{}''')
         when 'urlencode' then pgq._urlencode_row(i_table, i_columns, i_record)

@@ -112,7 +112,7 @@ language sql stable as $$
         when 'json' then
             case when t.name = any ('{bool,int2,int4,int8}') then '%1$s::pg_catalog.text'
                  when t.name = any ('{date,timestamp,timestamptz}') then 'pg_catalog.to_json(%1$s)::pg_catalog.text'
-                 when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid}') then '''"'' || %1$s::pg_catalog.text || ''"'''
+                 when t.base = any ('{int2,int4,int8,oid,numeric,float4,float8,uuid}') then '''"'' operator(pg_catalog.||) %1$s::pg_catalog.text operator(pg_catalog.||) ''"'''
                  else 'pg_catalog.to_json(%2$s)::pg_catalog.text' end
         when 'sql' then
             case when t.base = 'bool' then ''''''''' || pg_catalog.left(%1$s::pg_catalog.text, 1) || '''''''''

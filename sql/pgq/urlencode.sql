@@ -1,5 +1,5 @@
 -- A row as in the query of a URL: a=1&b=x+y&c, where c is null. As in encode_value.sql, SQL is written for one table. Here and
--- in that SQL operators are qualified too: see pgq._capture_qualified().
+-- in that SQL, as in that for json, operators are qualified too: see pgq._capture_qualified().
 
 -- pgq._urlencode(i_text) -> text
 -- Text as in the query of a URL: letters, digits and _ . - as they are, a space as +, every other byte as %xx.

@@ -54,18 +54,20 @@ describe.each(databases)('search_path on $name', ({ open }) => {
       await db.query(`create table t (${types}, primary key (id, part))`)
       await db.query(`create table u (${types}, primary key (id))`)
       await db.query(`create table v (${types}, primary key (id) deferrable)`)
+      await db.query(`create table w (${types}, primary key (id))`)
       // What a queue may ask for, so that all of its checks are made.
       await db.query('update pgq.queue set queue_per_tx_limit = 100000')
       await db.query(`select pgq.set_wakeup('q', true)`)
       await db.query('create schema hostile')
       await db.query(hostile)
       const events = async (): Promise<unknown[]> => {
-        const changes = ['t', 'u', 'v'].flatMap((name) => [
+        const changes = ['t', 'u', 'v', 'w'].flatMap((name) => [
           `insert into ${name} values (1, 'p', 'a b/c@d', 1.50, '2026-01-01', true, '{x,"y z"}', '{"k": [1]}', 'ü', null, 'z')`,
           `insert into ${name} select n, 'q', pg_catalog.concat('x=', n), n::pg_catalog.numeric operator(pg_catalog./) 3.0 from pg_catalog.generate_series(2, 4) n`,
           `update ${name} set a = 'changed', b = null where id operator(pg_catalog.=) 1`,
           `update ${name} set a = 'at @home' where id operator(pg_catalog.=) 2`,
           `update ${name} set a = 'all'`,
+          `update ${name} set i = 'x'`,
           `update ${name} set id = 10 where id operator(pg_catalog.=) 4`,
           `update ${name} set id = id operator(pg_catalog.+) 100`,
           `update ${name} set a = 'none' where false`,
@@ -86,11 +88,11 @@ describe.each(databases)('search_path on $name', ({ open }) => {
         await db.query('select pgq.refresh_capture()')
         return [path?.search_path, ...stored]
       }
-      for (const name of ['t', 'u', 'v'])
-        await db.query(
-          `select pgq.capture($1::regclass, 'q', jsonb_build_object('format', $2::text, 'level', $3::text))`,
-          [name, format, level],
-        )
+      for (const [name, more] of Object.entries({ t: {}, u: { old_row: true }, v: {}, w: { ignore: ['i'] } }))
+        await db.query(`select pgq.capture($1::regclass, 'q', $2::jsonb)`, [
+          name,
+          JSON.stringify({ format, level, ...more }),
+        ])
       const path = 'hostile, pg_catalog, public'
       await db.query(`set search_path = ${path}`)
       const [shown, ...stored] = await events()
