@@ -3632,7 +3632,12 @@ begin
             v_code := pgq._capture_insert(i_capture, i_op, i_slot, '', false) || v_count
                 || format(e'if v_count = 0 then\n            %send if;\n            ', v_code);
         end if;
-        return format(e'tg_op operator(pg_catalog.=) %L then\n            %sv_slot := pgq.event_%s_admit(v_count);\n', i_op, v_code, i_capture.cap_queue);
+        v_code := v_code || format(e'v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue);
+        if i_op = 'UPDATE' and pgq._capture_pairs(i_capture) then
+            -- pgq._capture_one_update() has seen both rows of an update of one, whether there was an event in it or not.
+            v_code := format(e'if exists (select from new_rows offset 1) then\n            %s            end if;\n', v_code);
+        end if;
+        return format(e'tg_op operator(pg_catalog.=) %L then\n            %s', i_op, v_code);
     end if;
     select * into v_event from pgq._capture_event(i_capture, i_op, true);
     -- What no FROM goes with is put into a variable: many rows in one transaction share what it takes to work out.
@@ -3646,8 +3651,8 @@ begin
                   v_event.extras[1], ' from ' || v_event.data_from);
 end $code$;
 
--- pgq._capture_slots(i_capture, i_code) -> text
--- PL/pgSQL that does what is said for the queue's current table, if the captured table still has its shape.
+-- pgq._capture_slots(i_capture, i_code, i_else) -> text
+-- PL/pgSQL that does what is said for the queue's current table, if the captured table still has the shape that cap_shape says.
 -- i_code     for each slot, statements
 -- i_else     what is done otherwise
 -- runs as    caller
@@ -3655,7 +3660,7 @@ create or replace function pgq._capture_slots(i_capture pgq.captured, i_code tex
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select string_agg(format(e'    %s %spgq._shape(%L::pg_catalog.regclass) operator(pg_catalog.=) %L then\n%s', case u.n when 1 then 'if' else 'elsif' end,
                              case when pgq._capture_writes(i_capture) then format('pgq.event_%s_slot() operator(pg_catalog.=) %s and ', i_capture.cap_queue, u.n - 1) end,
-                             i_capture.cap_table::oid, pgq._shape(i_capture.cap_table), u.code), '' order by u.n)
+                             i_capture.cap_table::oid, i_capture.cap_shape, u.code), '' order by u.n)
            || i_else || e'    end if;\n'
       from unnest(i_code) with ordinality u (code, n)
 $$;
@@ -3682,6 +3687,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                      '    elsif not exists (select from new_rows) then\n        return v_none;\n    end if;\n', i_capture.cap_queue)
 $$;
 
+-- pgq._capture_fixed(i_code) -> text
+-- PL/pgSQL that runs statements with the settings of other captures, in a function that has none of its own.
+-- runs as    caller
+create or replace function pgq._capture_fixed(i_code text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select format($code$    v_path := pg_catalog.current_setting('search_path');
+    v_jit := pg_catalog.current_setting('jit');
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('jit', 'off', true);
+%s    perform pg_catalog.set_config('search_path', v_path, true), pg_catalog.set_config('jit', v_jit, true);
+$code$, i_code)
+$$;
+
 -- pgq._capture_operations(i_capture, i_operations) -> text
 -- PL/pgSQL for these operations, whatever the current table, and whether the captured table has changed or not.
 -- runs as    caller
@@ -3691,17 +3708,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                select (select string_agg(case o.n when 1 then '        if ' else '        elsif ' end || pgq._capture_code(i_capture, o.op, slot), '' order by o.n)
                          from unnest(i_operations) with ordinality o (op, n)) || e'        end if;\n'
                  from generate_series(0, case when pgq._capture_writes(i_capture) then 2 else 0 end) slot order by slot),
-               format(case when i_capture.cap_level = 'row' and pgq._capture_writes(i_capture) and pgq._capture_qualified(i_capture)
-                           -- Its function has no search_path of its own.
-                           then e'    else\n        v_path := pg_catalog.current_setting(''search_path'');\n'
-                                '        perform pg_catalog.set_config(''search_path'', ''pg_catalog, pg_temp'', true);\n'
-                                '%s        perform pg_catalog.set_config(''search_path'', v_path, true);\n'
-                           else e'    else\n%s' end,
-                      format(e'        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
-                             case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
-                      || case when pgq._capture_writes(i_capture)
-                              then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
-                              else '' end))
+               e'    else\n' || case when i_capture.cap_level = 'row' and pgq._capture_writes(i_capture) and pgq._capture_qualified(i_capture)
+                                    then pgq._capture_fixed(s.stale) else s.stale end)
+      from (select format(e'        execute pgq._capture_statement(%s, tg_op)%s;\n', i_capture.cap_id,
+                          case when i_capture.cap_level = 'statement' then '' else ' using new, old' end)
+                   || case when pgq._capture_writes(i_capture)
+                           then format(e'        get diagnostics v_count = row_count;\n        v_slot := pgq.event_%s_admit(v_count);\n', i_capture.cap_queue)
+                           else '' end) s (stale)
 $$;
 
 -- pgq._make_capture_code(i_capture) -> void
@@ -3734,6 +3747,7 @@ begin
 end $body$;
     v_function record;
 begin
+    i_capture.cap_shape := pgq._shape(i_capture.cap_table);
     if i_capture.cap_level = 'statement' and v_writes and 'UPDATE' = any (v_operations) then
         v_update := array['UPDATE'];
         v_operations := array_remove(v_operations, 'UPDATE');
@@ -3743,17 +3757,14 @@ begin
             ('', v_operations, v_settings, pgq._capture_operations(i_capture, v_operations)),
             ('_update', v_update, case when v_qualified then '' else v_settings end,
              pgq._capture_one_update(i_capture) || case when not v_qualified then pgq._capture_operations(i_capture, v_update)
-                 else format($body$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no settings of its own, which
+                 else $body$    -- Many rows, or a new key. Up to here each name is qualified, so that the function needs no settings of its own, which
     -- would take a tenth of the time of an update of one row; from here on it has those of other captures.
-    v_path := pg_catalog.current_setting('search_path');
-    v_jit := pg_catalog.current_setting('jit');
-    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('jit', 'off', true);
-%s    -- So that no plan is left that was made for this many rows and would be compiled again for each single one.
+$body$ || pgq._capture_fixed(pgq._capture_operations(i_capture, v_update)
+                 || $body$    -- So that no plan is left that was made for this many rows and would be compiled again for each single one.
     if v_jit = 'on' and current_setting('jit_above_cost')::float8 between 0 and v_count * 0.1 then
         discard plans;
     end if;
-    perform pg_catalog.set_config('search_path', v_path, true), pg_catalog.set_config('jit', v_jit, true);
-$body$, pgq._capture_operations(i_capture, v_update)) end)) f (suffix, operations, settings, body)
+$body$) end)) f (suffix, operations, settings, body)
          where f.operations <> '{}'
     loop
         execute format('create or replace function pgq.capture_%s%s() returns trigger language plpgsql %s %s as %L', i_capture.cap_id,
@@ -3767,7 +3778,7 @@ $body$, pgq._capture_operations(i_capture, v_update)) end)) f (suffix, operation
         execute format('comment on function %s is %L', v_function.f,
             format('skytools: generated, captures changes of %s; regenerate: select pgq.refresh_capture()', i_capture.cap_table));
     end loop;
-    update pgq.captured set cap_shape = pgq._shape(i_capture.cap_table) where cap_id = i_capture.cap_id;
+    update pgq.captured set cap_shape = i_capture.cap_shape where cap_id = i_capture.cap_id;
 end $make$;
 
 create or replace view pgq.captured_table as
@@ -3921,7 +3932,8 @@ begin
                  when v_part.op = 'DELETE' then 'referencing old table as old_rows'
                  else 'referencing new table as new_rows old table as old_rows' end,
             case when i_level = 'row' and v_part.op <> 'TRUNCATE' then 'row' else 'statement' end,
-            (select f from pgq._capture_functions(i_id) f order by f::text like '%\_update()' = (v_part.op = 'UPDATE') desc limit 1));
+            coalesce(case v_part.op when 'UPDATE' then to_regprocedure(format('pgq.capture_%s_update()', i_id)) end,
+                     to_regprocedure(format('pgq.capture_%s()', i_id))));
         v_count := v_count + 1;
     end loop;
     return v_count;
@@ -7882,11 +7894,13 @@ comment on function pgq._capture_qualified(pgq.captured) is
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
 comment on function pgq._capture_slots(pgq.captured, text[], text) is
-    'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has its shape';
+    'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has the shape that cap_shape says';
 comment on function pgq._capture_functions(int4) is
     'The functions that were generated for a capture';
 comment on function pgq._capture_one_update(pgq.captured) is
     'PL/pgSQL for an update of one row and no key, as most are, after which it returns; what follows is for all others';
+comment on function pgq._capture_fixed(text) is
+    'PL/pgSQL that runs statements with the settings of other captures, in a function that has none of its own';
 comment on function pgq._capture_operations(pgq.captured, text[]) is
     'PL/pgSQL for these operations, whatever the current table, and whether the captured table has changed or not';
 comment on function pgq._make_capture_code(pgq.captured) is

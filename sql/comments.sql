@@ -235,11 +235,13 @@ comment on function pgq._capture_qualified(pgq.captured) is
 comment on function pgq._capture_code(pgq.captured, text, int4) is
     'PL/pgSQL for one operation';
 comment on function pgq._capture_slots(pgq.captured, text[], text) is
-    'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has its shape';
+    'PL/pgSQL that does what is said for the queue''s current table, if the captured table still has the shape that cap_shape says';
 comment on function pgq._capture_functions(int4) is
     'The functions that were generated for a capture';
 comment on function pgq._capture_one_update(pgq.captured) is
     'PL/pgSQL for an update of one row and no key, as most are, after which it returns; what follows is for all others';
+comment on function pgq._capture_fixed(text) is
+    'PL/pgSQL that runs statements with the settings of other captures, in a function that has none of its own';
 comment on function pgq._capture_operations(pgq.captured, text[]) is
     'PL/pgSQL for these operations, whatever the current table, and whether the captured table has changed or not';
 comment on function pgq._make_capture_code(pgq.captured) is

@@ -149,7 +149,8 @@ begin
                  when v_part.op = 'DELETE' then 'referencing old table as old_rows'
                  else 'referencing new table as new_rows old table as old_rows' end,
             case when i_level = 'row' and v_part.op <> 'TRUNCATE' then 'row' else 'statement' end,
-            (select f from pgq._capture_functions(i_id) f order by f::text like '%\_update()' = (v_part.op = 'UPDATE') desc limit 1));
+            coalesce(case v_part.op when 'UPDATE' then to_regprocedure(format('pgq.capture_%s_update()', i_id)) end,
+                     to_regprocedure(format('pgq.capture_%s()', i_id))));
         v_count := v_count + 1;
     end loop;
     return v_count;

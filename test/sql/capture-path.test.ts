@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { databases } from '../support/databases.ts'
 import { one } from '../support/queues.ts'
 
-/** A schema with another meaning for each operator, common function, type and collation of Postgres: all of them raise. */
+/** A schema with another meaning for each operator, common function and type of Postgres: all of them raise. */
 const hostile = `
 do $do$
 declare
@@ -41,7 +41,6 @@ begin
     foreach v_name in array '{text,int4,int8,bool,float8,numeric,json,regclass,oid,name,timestamptz}'::text[] loop
         execute format('create domain hostile.%I as pg_catalog.text check (false)', v_name);
     end loop;
-    create collation hostile."C" from "POSIX";
 end $do$`
 
 describe.each(databases)('search_path on $name', ({ open }) => {
