@@ -122,7 +122,7 @@ const functionRows = `
            format('%s %I.%I(%s)', case f.prokind when 'p' then 'procedure' else 'function' end,
                   n.nspname, f.proname, pg_get_function_identity_arguments(f.oid)) as label
       from pg_proc f join pg_namespace n on n.oid = f.pronamespace
-     where n.nspname in ${schemas} and not (n.nspname = 'pgq' and f.proname ~ '^((event|trigger)_[0-9]+_|capture_[0-9]+$)')
+     where n.nspname in ${schemas} and not (n.nspname = 'pgq' and f.proname ~ '^((event|trigger)_[0-9]+_|capture_[0-9]+(_update)?$)')
   )
   select f.label as object, p.property, p.value
     from functions f join pg_language l on l.oid = f.prolang,

@@ -18,6 +18,11 @@ describe.each(servers.slice(-1))('skytools capture on $name', ({ open }) => {
       { ev_type: 't.insert', ev_data: 'id=1&a=x' },
     ])
     expect(await skytools(['check', ...url])).toMatchObject({ status: 0 })
+    // With updates there are two functions, and check knows both.
+    await db.exec('create table u (id int primary key)')
+    expect(await skytools(['capture', 'add', 'u', 'q', ...url])).toMatchObject({ status: 0 })
+    expect(await skytools(['check', ...url])).toMatchObject({ status: 0 })
+    expect(await skytools(['capture', 'remove', 'u', 'q', ...url])).toMatchObject({ status: 0 })
     await db.query('alter table t add c int')
     expect(await skytools(['check', ...url])).toMatchObject({
       status: 1,

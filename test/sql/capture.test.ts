@@ -486,4 +486,36 @@ describe.each(databases)('pgq.capture on $name', ({ open, kind, version = 17 }) 
       }
     },
   )
+
+  it.runIf(kind === 'server')(
+    'is made, refreshed and ended by a pgq_admin who owns the table, and no more than that',
+    async () => {
+      await using db = await open()
+      await prepare(db)
+      const { role } = await one<{ role: string }>(db, `select 'capture_' || pg_backend_pid() as role`)
+      await run(
+        db,
+        `create role ${role}`,
+        `grant pgq_admin to ${role}`,
+        `create schema app authorization ${role}`,
+        `set role ${role}`,
+      )
+      try {
+        for (const level of ['statement', 'row']) {
+          await run(
+            db,
+            'create table app.t (id int primary key)',
+            `select pgq.capture('app.t', 'q', '{"level": "${level}"}')`,
+          )
+          await run(db, 'insert into app.t values (1)', 'update app.t set id = 2', 'alter table app.t add a text')
+          expect(await db.query('select pgq.refresh_capture()::text as name')).toEqual([{ name: 'app.t' }])
+          await run(db, `update app.t set a = 'a'`, `select pgq.uncapture('app.t', 'q')`, 'drop table app.t')
+        }
+        const { count } = await one<{ count: bigint }>(db, 'select count(*) as count from pgq.event_1')
+        expect(count).toBe(6n)
+      } finally {
+        await run(db, 'reset role', `drop owned by ${role}`, `drop role ${role}`)
+      }
+    },
+  )
 })
